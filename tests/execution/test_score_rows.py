@@ -12,15 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import NoProgress, ScoredText, SingleProcess
+from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.execution.score_rows import (
     NamedScorer,
     ScoringInput,
     collect_scores,
+    rows_identity,
     score_generations,
 )
+from toxtrail.provenance.identity import Manifest
 from toxtrail.records.rows import Generation
+from toxtrail.stages.score import score_manifest
 from toxtrail.storage.row_journal import RowJournal
+
+SCORER = {"kind": "hf", "uri": "file:x", "head": "toxic", "golden": [], "golden_tolerance": 0.1}
 
 
 class LengthScorer:
@@ -151,6 +157,22 @@ def test_prompts_change_nothing_for_a_scorer_that_does_not_see_them(tmp_path):
     rows = [row("a"), row("b", "abcd")]
     alone = scored(rows, tmp_path / "one")
     assert scored(rows, tmp_path / "other", None, {"a": "x", "b": "y"}) == alone
+
+
+def test_converted_weights_are_in_the_manifest_and_in_the_rows_identity_of_their_scorer():
+    class Converted(LengthScorer):
+        def __init__(self):
+            self.converted = {"weights": "1" * 64}
+
+    scorers = [NamedScorer(n, s, "toxic") for n, s in (("a", Converted()), ("b", LengthScorer()))]
+    config = {name: ScorerConfig.model_validate(SCORER) for name in "ab"}
+    manifest = score_manifest("v", {}, config, scorers, {})
+    assert manifest.converted == {"a": {"weights": "1" * 64}}
+    plain = score_manifest("v", {}, config, [scorers[1]], {})
+    assert "converted" not in plain.to_json()
+    assert rows_identity(manifest, "a") != rows_identity(plain, "a")
+    assert rows_identity(manifest, "b") == rows_identity(plain, "b")
+    assert Manifest.from_json(manifest.to_json()) == manifest
 
 
 def test_a_text_that_the_scorer_cannot_judge_is_an_error_row_and_never_clean(tmp_path):

@@ -26,6 +26,11 @@ class NamedScorer(NamedTuple):
     sees_prompt: bool = False
     """Whether it scores a continuation together with its prompt."""
 
+    @property
+    def converted(self) -> dict[str, str]:
+        """Name -> SHA-256 of the copy that was loaded in place of pickled weights."""
+        return dict(getattr(self.scorer, "converted", {}))
+
 
 class ScoringInput(NamedTuple):
     """Rows to score."""
@@ -119,10 +124,12 @@ def scoring_request(
 
 def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
     """Return everything that determines the score of a text."""
+    converted = (manifest.converted or {}).get(scorer)
     return {
         "scorer": manifest.params["scorers"][scorer],
         "code": manifest.code_sha256,
         "environment": manifest.environment,
+        **({"converted": converted} if converted else {}),
     }
 
 

@@ -107,7 +107,8 @@ class BaseWeights(FrozenRecord):
     files: tuple[FileHash, ...]
     """All files as published: weights, config, tokenizer."""
     converted: tuple[FileHash, ...]
-    """For a GGUF file, the files of its safetensors copy, which is loaded; else empty."""
+    """For a GGUF file or pickled weights, the files of the safetensors copy, which is loaded; else
+    empty."""
     architecture: str
     parameters: int
     """Number of weights; tied weights count once."""
@@ -123,6 +124,10 @@ class BaseWeights(FrozenRecord):
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class TrainingRecord(FrozenRecord):
@@ -161,6 +166,8 @@ class Adapter(FrozenRecord):
     files: tuple[FileHash, ...]
     training: TrainingRecord | None
     """None for a community adapter: its training data are only claimed by its uploader."""
+    converted: tuple[FileHash, ...] = Field(default=(), exclude_if=_is_empty)
+    """For pickled weights, the files of the safetensors copy, which is loaded; omitted if empty."""
     tokenizer_sha256: str | None = Field(default=None, exclude_if=_is_none)
     """SHA-256 of the adapter's own tokenizer; omitted if it has none, or the same as its base."""
     chat_template_sha256: str | None = Field(default=None, exclude_if=_is_none)
@@ -223,6 +230,12 @@ class ModelIdentity(FrozenRecord):
     no weights, and the other fields of `base` are empty."""
 
     @property
+    def converted_copies(self) -> list[tuple[str, str, tuple[FileHash, ...]]]:
+        """(URI, sha256, files of the safetensors copy) of the weights that were converted."""
+        weights: list[BaseWeights | Adapter] = [self.base, *self.adapters]
+        return [(str(w.uri), w.sha256, w.converted) for w in weights if w.converted]
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the weights and tokenizer, independent of the variant's name."""
         return content_key(
@@ -233,7 +246,9 @@ class ModelIdentity(FrozenRecord):
                     "tokenizer": self.base.tokenizer_sha256,
                     "chat_template": self.base.chat_template_sha256,
                 },
-                "adapters": [[[f.path, f.sha256] for f in a.files] for a in self.adapters],
+                "adapters": [
+                    [[f.path, f.sha256] for f in (*a.files, *a.converted)] for a in self.adapters
+                ],
                 **({"texts": self.texts.reader} if self.texts else {}),
             }
         )
@@ -262,6 +277,9 @@ class Manifest(FrozenRecord):
     """Python, device and library versions that can change the result; empty if none can."""
     counts: dict[str, int] | None = Field(default=None, exclude_if=_is_none)
     """Counts from reading a file of texts; omitted by other stages."""
+    converted: dict[str, dict[str, str]] | None = Field(default=None, exclude_if=_is_none)
+    """Scorer -> `weights` or `adapter` -> SHA-256 of the tree of the safetensors copy that was
+    loaded in place of pickled files; omitted if there is none."""
 
     @property
     def content_key(self) -> str:

@@ -38,7 +38,8 @@ def run(
 ) -> dict[str, float]:
     """Read, score, write; of several processes, the first one writes."""
     texts, inputs = _read(store, family, variant, scorers)
-    manifest, start = score_manifest(variant, inputs, config, environment), time.monotonic()
+    manifest = score_manifest(variant, inputs, config, scorers, environment)
+    start = time.monotonic()
     with ExitStack() as files:
         journals = _score(store, texts, scorers, manifest, files, progress, group)
         work = len(texts.generations) * len(scorers) / (time.monotonic() - start)
@@ -52,11 +53,14 @@ def score_manifest(
     variant: str,
     inputs: Mapping[str, InputFile],
     config: Mapping[str, ScorerConfig],
+    scorers: Sequence[NamedScorer],
     environment: Mapping[str, str],
 ) -> Manifest:
     """Return the manifest of this stage's output."""
-    scorers = {name: scorer.plain() for name, scorer in config.items()}
-    return manifest_of("score", variant, {"scorers": scorers}, inputs, environment)
+    params = {"scorers": {name: scorer.plain() for name, scorer in config.items()}}
+    manifest = manifest_of("score", variant, params, inputs, environment)
+    converted = {scorer.name: scorer.converted for scorer in scorers if scorer.converted}
+    return manifest.model_copy(update={"converted": converted or None})
 
 
 def _read(

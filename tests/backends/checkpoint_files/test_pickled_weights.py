@@ -18,7 +18,7 @@ from toxtrail.backends.checkpoint_files.weight_files import has_only_pickled_wei
 from toxtrail.backends.huggingface.weights.load import HuggingFaceProver, load_model
 from toxtrail.backends.huggingface.weights.logit_probe import probe_logits
 from toxtrail.errors import BackendError
-from toxtrail.provenance.identity import ModelIdentity
+from toxtrail.provenance.identity import ModelIdentity, hash_tree
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
 
@@ -113,6 +113,8 @@ def test_safetensors_have_precedence():
     assert has_only_pickled_weights({"pytorch_model.bin", "sub/model.safetensors"})
     assert not has_only_pickled_weights({"pytorch_model.bin", "model.safetensors"})
     assert not has_only_pickled_weights({"training_args.bin"})
+    assert has_only_pickled_weights({"adapter_model.bin"})
+    assert not has_only_pickled_weights({"adapter_model.bin", "adapter_model.safetensors"})
 
 
 # --- a checkpoint ---------------------------------------------------------------------------------
@@ -211,6 +213,36 @@ def test_a_pickled_adapter_is_the_same_adapter(weights, tiny_card, tiny_adapter,
     actual, adapter = logits()
     assert torch.equal(actual, expected)
     assert {file.path for file in adapter.files} == {"adapter_config.json", "adapter_model.bin"}
+    (copy,) = (p for p in (tmp_path / "cache/converted").iterdir() if p.is_dir())
+    assert adapter.converted == tuple(hash_tree(copy, copy.glob("adapter_*")))
+    trained = tmp_path / "adapters"
+    assert weights.adapter_folder(adapter, trained) == copy
+    other = adapter.converted[0].model_copy(update={"sha256": "0" * 64})
+    changed = adapter.model_copy(update={"converted": (other, *adapter.converted[1:])})
+    with pytest.raises(BackendError, match="model card"):
+        weights.adapter_folder(changed, trained)
+    cards = [tiny_card.model_copy(update={"adapters": (each,)}) for each in (adapter, changed)]
+    assert len({card.fingerprint for card in cards}) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"<!doctype html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"text", "damaged"),
+    ],
+    ids=["empty", "page", "pointer", "text"],
+)
+def test_an_adapter_that_is_no_tensor_file_is_named(
+    weights, tiny_card, tiny_adapter, tmp_path, content, reason
+):
+    (tiny_adapter / "adapter_model.safetensors").unlink()
+    (tiny_adapter / "adapter_model.bin").write_bytes(content)
+    with pytest.raises(BackendError, match=rf"adapter_model\.bin.*{reason}"):
+        weights.describe_adapter("lora", f"file:{tiny_adapter}", None, tiny_card.base)
+    assert [p for p in (tmp_path / "cache/converted").iterdir() if p.is_dir()] == []
 
 
 def test_an_adapter_with_code_is_refused(weights, tiny_card, tiny_adapter, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from scipy.special import softmax
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -356,8 +357,6 @@ def test_a_loaded_guard_scores_as_the_model_does(model, tokenizer, folder, asset
 
 
 def test_a_pickled_guard_is_the_same_guard(folder, assets, monkeypatch, tmp_path):
-    from safetensors.torch import load_file
-
     monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "cache"))
     pickled = shutil.copytree(folder, folder.parent / "pickled")
     weights = pickled / "model.safetensors"
@@ -366,6 +365,7 @@ def test_a_pickled_guard_is_the_same_guard(folder, assets, monkeypatch, tmp_path
     guard = load_scorer(options(uri=f"file:{pickled}"), assets, "cpu", 4)
     plain = load_scorer(options(uri=f"file:{folder}"), assets, "cpu", 4)
     assert guard.score(TEXTS, PROMPTS) == plain.score(TEXTS, PROMPTS)
+    assert set(guard.converted) == {"weights"}
 
 
 def test_answers_that_count_as_toxic_are_combined(model, tokenizer, folder, assets):
@@ -386,7 +386,9 @@ def test_golden_texts_of_a_guard_have_prompts_and_may_be_unmeasured(folder, asse
         load_scorer(options(uri=f"file:{folder}", golden=wrong), assets, "cpu", 4)
 
 
-def test_an_adapter_is_applied_to_the_guard(model, tokenizer, folder, assets):
+def test_an_adapter_is_applied_to_the_guard(
+    model, tokenizer, folder, assets, tmp_path, monkeypatch
+):
     adapted = get_peft_model(
         LlamaForCausalLM.from_pretrained(folder), LoraConfig(r=4, target_modules=["q_proj"])
     )
@@ -398,7 +400,14 @@ def test_an_adapter_is_applied_to_the_guard(model, tokenizer, folder, assets):
     adapted.save_pretrained(path)
     adapter = {"uri": f"file:{path}", "sha256": None}
     guard = load_scorer(options(uri=f"file:{folder}", adapter=adapter), assets, "cpu", 4)
+    assert guard.converted == {}
     merged = adapted.merge_and_unload()
     for scored, prompt, text in zip(guard.score(TEXTS, PROMPTS), PROMPTS, TEXTS, strict=True):
         heads, _ = expected(merged, tokenizer, prompt, text)
         assert dict(scored.heads) == pytest.approx(heads, abs=1e-5)
+    monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "cache"))
+    torch.save(load_file(path / "adapter_model.safetensors"), path / "adapter_model.bin")
+    (path / "adapter_model.safetensors").unlink()
+    pickled = load_scorer(options(uri=f"file:{folder}", adapter=adapter), assets, "cpu", 4)
+    assert pickled.score(TEXTS, PROMPTS) == guard.score(TEXTS, PROMPTS)
+    assert set(pickled.converted) == {"adapter"}

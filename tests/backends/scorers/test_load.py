@@ -24,6 +24,7 @@ from toxtrail.backends.scorers.windows import split_windows
 from toxtrail.config.load import load_config
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
+from toxtrail.provenance.identity import hash_tree, tree_sha256
 
 WHEEL = "pypi:tox-block==0.1.2/"
 TEXTS = [
@@ -280,12 +281,16 @@ def test_pickled_weights_give_the_same_scores(encoder, monkeypatch, tmp_path):
     from safetensors.torch import load_file
 
     monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "cache"))
-    expected = classifier(encoder).score(TEXTS)
+    plain = classifier(encoder)
     path = encoder / "model.safetensors"
     torch.save(load_file(path), encoder / "pytorch_model.bin")
     path.unlink()
-    assert classifier(encoder).score(TEXTS) == expected
-    assert len(list((tmp_path / "cache/converted").glob("*/model.safetensors"))) == 1
+    scorer = classifier(encoder)
+    assert scorer.score(TEXTS) == plain.score(TEXTS)
+    (copy,) = (p for p in (tmp_path / "cache/converted").iterdir() if p.is_dir())
+    files = [path for path in copy.iterdir() if path.name != "files.json"]
+    assert scorer.converted == {"weights": tree_sha256(hash_tree(copy, files))}
+    assert plain.converted == {}
 
 
 def test_pickled_weights_with_code_are_refused(encoder, monkeypatch, tmp_path):

@@ -71,7 +71,7 @@ def _of_cards(cards: Sequence[ModelIdentity]) -> Iterator[RecordedHash]:
         for file in (*card.base.files, *card.base.converted):
             yield RecordedHash(file.sha256, "")
         for adapter in card.adapters:
-            for file in adapter.files:
+            for file in (*adapter.files, *adapter.converted):
                 path = (
                     "" if adapter.uri else f"models/{card.key}/adapters/{adapter.key}/{file.path}"
                 )

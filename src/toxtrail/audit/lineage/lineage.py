@@ -143,7 +143,14 @@ class LineageBuilder:
                     for name, value in manifest.params.items()
                 ),
                 ("code sha256", manifest.code_sha256),
-                *((("counts", format_value(manifest.counts)),) if manifest.counts else ()),
+                *(
+                    (name, format_value(value))
+                    for name, value in (
+                        ("counts", manifest.counts),
+                        ("converted weights", manifest.converted),
+                    )
+                    if value
+                ),
                 *_environment_facts(manifest),
                 *facts,
             ),

@@ -14,7 +14,7 @@ from toxtrail.backends import git
 from toxtrail.backends.dvc import cache_folder
 from toxtrail.errors import DataError
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
-from toxtrail.provenance.identity import Manifest, ModelIdentity
+from toxtrail.provenance.identity import Adapter, BaseWeights, Manifest, ModelIdentity
 
 OTHER_NOW = (
     "the output of its stage has changed or does not exist here: check out the commit named "
@@ -155,10 +155,8 @@ def _card_link(path: Path, card: ModelIdentity, scene: AuditContext) -> LineageN
 def _card_with(digest: Digest, scene: AuditContext) -> ModelIdentity | None:
     """Return the card whose last adapter, or whose weights, include this file."""
     for card in scene.cards:
-        files = (
-            card.adapters[-1].files if card.adapters else (*card.base.files, *card.base.converted)
-        )
-        if any(file.sha256 == digest.sha256 for file in files):
+        weights: Adapter | BaseWeights = card.adapters[-1] if card.adapters else card.base
+        if any(file.sha256 == digest.sha256 for file in (*weights.files, *weights.converted)):
             return card
     return None
 

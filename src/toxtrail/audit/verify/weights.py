@@ -58,8 +58,8 @@ def paths_of_weights(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iter
         for uri, resolved in _addresses(card):
             asset = evidence.assets.present(uri, resolved)
             yield from asset.files if asset else ()
-        if card.base.converted:
-            yield converted_folder(evidence.asset_cache, card.base.sha256)
+        for _, sha256, _ in card.converted_copies:
+            yield converted_folder(evidence.asset_cache, sha256)
     for source in (*_sources(evidence, scope).values(), *_scorer_sources(evidence, scope).values()):
         asset = evidence.assets.present(source.uri, None)
         yield from asset.files if asset else ()
@@ -97,10 +97,10 @@ def verify_weights(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
         base = card.base
         asset = _verify_asset(evidence, "weights", base.uri, base.resolved, base.files)
         yield from catch_damage("weights", base.uri, asset)
-        if base.converted:
-            folder = converted_folder(evidence.asset_cache, base.sha256)
-            copy = _verify_converted(evidence, base.uri, folder, base.converted)
-            yield from catch_damage("weights", f"the converted copy of {base.uri}", copy)
+        for uri, sha256, files in card.converted_copies:
+            folder = converted_folder(evidence.asset_cache, sha256)
+            copy = _verify_converted(evidence, uri, folder, files)
+            yield from catch_damage("weights", f"the converted copy of {uri}", copy)
         for adapter in card.adapters:
             name = adapter.uri or f"models/{key}/adapters/{adapter.key}"
             yield from catch_damage("adapters", name, _verify_adapter(evidence, key, adapter))

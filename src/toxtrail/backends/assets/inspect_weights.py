@@ -145,7 +145,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
         notes=(
             *((answer.message,) if answer.message else ()),
             *_tokenizer_notes(kind, files),
-            *_pickle_notes(kind, files),
+            *_pickle_notes(files),
             *_adapter_notes(kind, config),
             *_quantization_notes(quantization),
         ),
@@ -224,7 +224,7 @@ def _inspect_local(uri: str, path: Path, name: str) -> WeightsCandidate:
         notes=(
             *_card_notes(problem),
             *_tokenizer_notes(kind, files),
-            *_pickle_notes(kind, files),
+            *_pickle_notes(files),
             *_quantization_notes(config.get("quantization_config")),
         ),
         unusable=unusable,
@@ -300,9 +300,8 @@ def _missing_weights(
         yield from lora_problems(adapter)
 
 
-def _pickle_notes(kind: str, files: Collection[str]) -> Iterator[str]:
-    is_pickled = PICKLED_ADAPTER in files and ADAPTER not in files
-    if has_only_pickled_weights(files) if kind == "checkpoint" else is_pickled:
+def _pickle_notes(files: Collection[str]) -> Iterator[str]:
+    if has_only_pickled_weights(files):
         yield (
             "its weights are pickled (.bin): only tensors are read from them, by PyTorch's "
             "restricted unpickler"

@@ -24,6 +24,7 @@ from toxtrail.backends.checkpoint_files.weight_files import (
     DOWNLOAD_AGAIN,
     INDEX,
     PICKLED,
+    PICKLED_ADAPTER,
     PICKLED_INDEX,
     PICKLED_SINGLE,
     content_problem,
@@ -46,7 +47,8 @@ CHOOSE_SAFETENSORS = (
 
 
 def safetensors_copy(asset: Asset, cache: Path) -> ConvertedCopy:
-    """Return the copy of a checkpoint folder with safetensors in place of its pickled weights.
+    """Return the copy of the folder of a checkpoint or an adapter with safetensors in place of its
+    pickled weights.
 
     Raises:
         BackendError: a file contains more than tensors, is damaged or is missing.
@@ -58,10 +60,11 @@ def safetensors_copy(asset: Asset, cache: Path) -> ConvertedCopy:
 
 
 def _write_copy(asset: Asset, names: Sequence[str], draft: Path) -> CopyMetadata:
-    for name in pickled_files(asset.path, asset.uri, names):
+    pickled = pickled_files(asset.path, asset.uri, names)
+    for name in pickled:
         tensors = read_pickled_tensors(asset.path / name, f"{asset.uri}: {name}")
         _write_tensors(tensors, draft / _safetensors_name(name))
-    if PICKLED_SINGLE not in names:
+    if not {PICKLED_SINGLE, PICKLED_ADAPTER} & set(pickled):
         _write_index(asset, draft)
     for name in names:
         if not name.endswith((*PICKLED, PICKLED_INDEX)):

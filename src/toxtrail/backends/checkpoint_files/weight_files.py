@@ -146,8 +146,6 @@ def inspect_weights(path: Path, name: str, hashed: Collection[str]) -> None:
         open_gguf(path, name)
     elif (path / ADAPTER).exists():
         stored_tensors(path / ADAPTER, name)
-    elif (path / PICKLED_ADAPTER).exists():
-        _require_pickle(path / PICKLED_ADAPTER, name)
     elif has_only_pickled_weights(hashed):
         for file_name in pickled_files(path, name, hashed):
             _require_pickle(path / file_name, name)
@@ -157,20 +155,22 @@ def inspect_weights(path: Path, name: str, hashed: Collection[str]) -> None:
 
 
 def has_only_pickled_weights(files: Collection[str]) -> bool:
-    """Return whether a checkpoint's weights are pickled (`.bin`) and not also safetensors.
+    """Return whether the weights of a checkpoint or an adapter are pickled (`.bin`) and not also
+    safetensors.
 
     Args:
         files: names relative to its folder.
     """
     if any(name.endswith(".safetensors") and "/" not in name for name in files):
         return False
-    return PICKLED_SINGLE in files or PICKLED_INDEX in files
+    return any(name in files for name in (PICKLED_SINGLE, PICKLED_INDEX, PICKLED_ADAPTER))
 
 
 def pickled_files(folder: Path, name: str, hashed: Collection[str]) -> list[str]:
-    """List the pickled files of a checkpoint's weights."""
-    if PICKLED_SINGLE in hashed:
-        return [PICKLED_SINGLE]
+    """List the pickled files of the weights of an adapter or a checkpoint."""
+    for single in (PICKLED_ADAPTER, PICKLED_SINGLE):
+        if single in hashed:
+            return [single]
     return index_names(folder, name, PICKLED_INDEX, hashed)
 
 

@@ -9,7 +9,8 @@ the score: a model that wants to answer something else has given no score.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,9 @@ OTHER_ANSWER = "the guard gives another answer than those named with probability
 
 class GuardScorer:
     """Scorer based on one causal language model."""
+
+    converted: Mapping[str, str] = MappingProxyType({})
+    """Name -> SHA-256 of the copy that was loaded in place of pickled weights."""
 
     def __init__(
         self,

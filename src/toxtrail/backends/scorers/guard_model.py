@@ -11,7 +11,7 @@ from toxtrail.backends.huggingface.weights.pretrained import load_base, load_tok
 from toxtrail.backends.protocols import Assets
 from toxtrail.backends.scorers.guard import GuardScorer
 from toxtrail.backends.scorers.guard_prompt import GuardPrompt
-from toxtrail.backends.scorers.hf_classifier import check_files, with_safetensors
+from toxtrail.backends.scorers.hf_classifier import check_files, converted_hashes, with_safetensors
 from toxtrail.backends.scorers.sequence import window_tokens
 from toxtrail.config.scorer_kinds.guard import GuardConfig
 from toxtrail.errors import BackendError
@@ -41,18 +41,17 @@ def load(config: GuardConfig, assets: Assets, device: str, batch_size: int) -> G
             f"{config.uri} has no tokenizer.json, so the place of a token in a text is not known. "
             "Choose a guard model with a tokenizer.json."
         )
-    if config.adapter is None:
-        model = load_base(asset.path, config.uri, config.dtype, device)
-    else:
-        adapter = assets.fetch(config.adapter.uri, config.adapter.sha256)
-        base = load_base(asset.path, config.uri, config.dtype, device)
-        model = merge_adapter(
-            apply_adapter(base, adapter.path, config.adapter.uri), config.adapter.uri
-        )
+    model, loaded = load_base(asset.path, config.uri, config.dtype, device), {"weights": asset}
+    if config.adapter is not None:
+        uri = config.adapter.uri
+        adapter = loaded["adapter"] = with_safetensors(assets.fetch(uri, config.adapter.sha256))
+        model = merge_adapter(apply_adapter(model, adapter.path, uri), uri)
     window = window_tokens(model, tokenizer)
     prompt = GuardPrompt(tokenizer, config, window, config.uri)
     pad = tokenizer.pad_token_id
-    return GuardScorer(
+    scorer = GuardScorer(
         model, prompt, config.max_other, 0 if pad is None else pad, window, batch_size,
         config.combination,
     )  # fmt: skip
+    scorer.converted = converted_hashes(**loaded)
+    return scorer

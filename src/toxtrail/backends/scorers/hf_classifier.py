@@ -23,6 +23,7 @@ from toxtrail.backends.scorers.sequence import SequenceClassifier
 from toxtrail.backends.silence import silence_libraries
 from toxtrail.config.scorer_kinds.hf_classifier import HuggingFaceClassifierConfig
 from toxtrail.errors import BackendError, ConfigError, DataError
+from toxtrail.provenance.identity import tree_sha256
 from toxtrail.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -63,13 +64,23 @@ def load(
     labels = model.config.id2label
     heads = [str(labels[i]) for i in range(len(labels))]
     activation_name = activation(config, model.config)
-    return SequenceClassifier(
+    scorer = SequenceClassifier(
         model.to(device), tokenizer, heads, activation_name, batch_size, config.combination
     )
+    scorer.converted = converted_hashes(weights=asset)
+    return scorer
+
+
+def converted_hashes(**loaded: Asset) -> dict[str, str]:
+    """Return name -> SHA-256 of the tree of the copy, for weights that `with_safetensors`
+    converted."""
+    hashes = {name: tree_sha256(asset.files) for name, asset in loaded.items()}
+    return {name: sha256 for name, sha256 in hashes.items() if sha256 != loaded[name].sha256}
 
 
 def with_safetensors(asset: Asset) -> Asset:
-    """Return a model with safetensors weights: itself, or its copy in the asset cache.
+    """Return a model or an adapter with safetensors weights: itself, or its copy in the asset
+    cache.
 
     Raises:
         BackendError: its weights are pickled and contain more than tensors.

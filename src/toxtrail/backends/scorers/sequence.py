@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -31,6 +32,9 @@ TOLERANCE = 1e-5
 
 class SequenceClassifier:
     """Scorer based on one encoder."""
+
+    converted: Mapping[str, str] = MappingProxyType({})
+    """Name -> SHA-256 of the copy that was loaded in place of pickled weights."""
 
     def __init__(
         self,

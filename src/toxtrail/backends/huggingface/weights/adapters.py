@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.checkpoint_files.pickled_weights import read_pickled_tensors
 from toxtrail.backends.checkpoint_files.weight_files import PICKLED_ADAPTER, stored_tensors
 from toxtrail.backends.huggingface.weights.adapter_config import (
     CONFIG,
@@ -97,19 +96,16 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     """Read all tensors of an adapter, on the CPU.
 
     Raises:
-        BackendError: there is no weight file, it is damaged, or a pickle contains more than
-            tensors.
+        BackendError: there is no weight file, or it is damaged.
     """
     from safetensors.torch import load_file
 
-    if (folder / WEIGHTS).exists():
-        stored_tensors(folder / WEIGHTS, name)
-        return load_file(folder / WEIGHTS)
-    if (folder / PICKLED_ADAPTER).exists():
-        return read_pickled_tensors(folder / PICKLED_ADAPTER, f"{name}: {PICKLED_ADAPTER}")
-    raise BackendError(
-        f"{name} has no {WEIGHTS} or {PICKLED_ADAPTER}. Choose an adapter that peft saved."
-    )
+    if not (folder / WEIGHTS).exists():
+        raise BackendError(
+            f"{name} has no {WEIGHTS} or {PICKLED_ADAPTER}. Choose an adapter that peft saved."
+        )
+    stored_tensors(folder / WEIGHTS, name)
+    return load_file(folder / WEIGHTS)
 
 
 def base_claim(folder: Path) -> object:
@@ -184,11 +180,11 @@ def _resize_embeddings(
     Raises:
         BackendError: the adapter has new input embeddings, but no output embeddings.
     """
-    rows, embedded_manifest = _adapter_embedding_rows(model, shapes), model.get_input_embeddings()
+    rows, embeddings = _adapter_embedding_rows(model, shapes), model.get_input_embeddings()
     if rows is None or rows == embedding_rows(model):
         return
     output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    tied = output is None or output.weight is embedded_manifest.weight
+    tied = output is None or output.weight is embeddings.weight
     module_name = _module_name(model, output)
     keys = (f"{PREFIX}{module_name}.weight", f"{PREFIX}{module_name}.base_layer.weight")
     if not tied and not any(key in shapes for key in keys):

@@ -86,22 +86,26 @@ class HuggingFaceWeights:
     def describe_adapter(
         self, key: str, uri: str, sha256: str | None, base: BaseWeights
     ) -> Adapter:
-        """Fetch a LoRA adapter, and check that it fits the base and changes it.
+        """Fetch a LoRA adapter, and check that it fits the base and changes it. Pickled weights are
+        converted to safetensors first.
 
         Raises:
-            BackendError: no safetensors, a missing or unexpected tensor, all `lora_B` zero, or a
-                file that is not hashed would be read.
+            BackendError: no weights, pickled ones with more than tensors, a missing or unexpected
+                tensor, all `lora_B` zero, or a file that is not hashed would be read.
         """
         asset = self._assets.fetch(uri, sha256)
         refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
-        base_files, adapter = NamedFolder(base.uri, self.folder(base)), NamedFolder(uri, asset.path)
+        copy = self._safetensors_copy(asset)
+        adapter = NamedFolder(uri, copy.folder if copy else asset.path)
+        base_files = NamedFolder(base.uri, self.folder(base))
         embeddings = check_adapter(adapter.folder, base_files.folder, uri)
         before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
         refuse_unknown_tokens(tokenizer, before, embeddings, uri)
         differences = tokenizer_differences(tokenizer, before)
         return Adapter(
             key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
-            training=None, other_base=other_base(base_claim(asset.path), base.uri),
+            converted=copy.files if copy else (), training=None,
+            other_base=other_base(base_claim(asset.path), base.uri),
             **differences._asdict(),
         )  # fmt: skip
 
@@ -119,14 +123,7 @@ class HuggingFaceWeights:
             refuse_outside_names(asset.path, base.uri, hashed)
             checkpoint_files(asset.path, base.uri, hashed)
             return asset.path
-        copy = self._converted(asset)
-        if copy is None or copy.files != base.converted:
-            raise BackendError(
-                f"{base.uri}: these libraries convert its weights to others than those on its "
-                "model card. Install the versions of requirements.txt, or run the stage that "
-                "writes its model.json again."
-            )
-        return copy.folder
+        return _recorded_copy(self._converted(asset), base.converted, base.uri)
 
     def adapter_folder(self, adapter: Adapter, trained: Path) -> Path:
         """Return the folder of an adapter, with every file hashed again.
@@ -134,14 +131,16 @@ class HuggingFaceWeights:
         Args:
             trained: models/<variant>/adapters, the folder of adapters trained here.
         """
-        folder = trained / adapter.key
-        if adapter.uri is not None:
-            uri = pinned_uri(adapter.uri, adapter.resolved)
-            folder = self._assets.fetch(uri, adapter.sha256).path
-        name = adapter.uri or f"adapter {adapter.key}"
+        if adapter.uri is None:
+            folder, asset, name = trained / adapter.key, None, f"adapter {adapter.key}"
+        else:
+            asset = self._assets.fetch(pinned_uri(adapter.uri, adapter.resolved), adapter.sha256)
+            folder, name = asset.path, adapter.uri
         self.verify(folder, adapter.files, name)
         refuse_outside_names(folder, name, {file.path for file in adapter.files})
-        return folder
+        if asset is None or not adapter.converted:
+            return folder
+        return _recorded_copy(self._safetensors_copy(asset), adapter.converted, name)
 
     def verify(self, root: Path, files: Iterable[FileHash], name: str) -> None:
         """Hash files and compare them with a card.
@@ -172,16 +171,36 @@ class HuggingFaceWeights:
                 f"{asset.uri}: {asset.path.name} is a single file, but not a GGUF file. Give a "
                 "folder with config.json and safetensors, or a .gguf file."
             )
-        if not is_gguf and not has_only_pickled_weights([file.path for file in asset.files]):
-            return None
+        if not is_gguf:
+            return self._safetensors_copy(asset)
         with self._progress.bar(f"convert {asset.path.name}", None, "files") as advance:
-            copy = (
-                converted_gguf(asset.path, asset.sha256, self._cache)
-                if is_gguf
-                else safetensors_copy(asset, self._cache)
-            )
+            copy = converted_gguf(asset.path, asset.sha256, self._cache)
             advance(1)
         return copy
+
+    def _safetensors_copy(self, asset: Asset) -> ConvertedCopy | None:
+        """Return the safetensors copy of pickled weights; None if they are safetensors."""
+        if not has_only_pickled_weights([file.path for file in asset.files]):
+            return None
+        with self._progress.bar(f"convert {asset.path.name}", None, "files") as advance:
+            copy = safetensors_copy(asset, self._cache)
+            advance(1)
+        return copy
+
+
+def _recorded_copy(copy: ConvertedCopy | None, recorded: tuple[FileHash, ...], name: str) -> Path:
+    """Return the folder of a converted copy.
+
+    Raises:
+        BackendError: it differs from the one on the model card.
+    """
+    if copy is None or copy.files != recorded:
+        raise BackendError(
+            f"{name}: these libraries convert its weights to others than those on its model card. "
+            "Install the versions of requirements.txt, or run the stage that writes its model.json "
+            "again."
+        )
+    return copy.folder
 
 
 def pinned_uri(uri: str, resolved: str | None) -> str:
