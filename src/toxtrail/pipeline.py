@@ -80,6 +80,8 @@ SCORE_TABLE_CODE = (
     "analysis/response_behaviour.py",
     "analysis/family.py",
     "analysis/inference_data.py",
+    "analysis/rate_estimates.py",
+    "analysis/scorer_agreement.py",
     "analysis/scorer_correction.py",
     "analysis/mean_estimates.py",
     "analysis/response_table.py",

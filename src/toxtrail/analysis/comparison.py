@@ -23,6 +23,7 @@ from toxtrail.analysis.score_table import (
     draws_to_dataset,
     scorers,
 )
+from toxtrail.analysis.scorer_agreement import agreement_pairs
 from toxtrail.analysis.scorer_correction import corrected_scorers, with_corrected_differences
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
@@ -113,6 +114,8 @@ def compare_family(
         thresholds=[row for s in summaries.values() for row in s.thresholds],
         pairs=with_agreement(with_corrected_differences(rows, tables, summaries, config)),
         behaviour_pairs=behaviour,
+        agreement=[row for s in summaries.values() for row in s.agreement],
+        agreement_pairs=agreement_pairs(edges, tables, config),
         doses=doses.doses,
         slopes=doses.slopes,
     )
@@ -294,6 +297,7 @@ def _renamed(summary: VariantSummary, variant: str, parent: str | None) -> Varia
         rates=[replace(row, variant=variant, parent=parent) for row in summary.rates],
         behaviour=[replace(row, variant=variant, parent=parent) for row in summary.behaviour],
         thresholds=[replace(row, variant=variant, parent=parent) for row in summary.thresholds],
+        agreement=[replace(row, variant=variant, parent=parent) for row in summary.agreement],
     )
 
 

@@ -31,6 +31,8 @@ class SubsetScores(NamedTuple):
     """(row,), the scored continuations in the order of their prompts."""
     prompt: Ints
     """(row,), index into `prompts`."""
+    sample: Ints
+    """(row,), number of the continuation; ascending within a prompt."""
     prompt_ids: frozenset[str]
     """Ids of all prompts of the subset, scored or not."""
     states: Mapping[str, int]
@@ -56,6 +58,7 @@ class SubsetScores(NamedTuple):
             prompts=tuple(prompt for prompt in self.prompts if prompt in asked),
             toxicity=self.toxicity[rows],
             prompt=new_index[self.prompt[rows]].astype(np.int64),
+            sample=self.sample[rows],
             prompt_ids=asked,
             states=self.states,
             clusters={p: name for p, name in self.clusters.items() if p in asked},
@@ -295,6 +298,7 @@ def _cell(rows: _Columns, cell_rows: Ints, clusters: Mapping[str, str]) -> Subse
         prompts=tuple(rows.prompts[i] for i in prompts),
         toxicity=toxicity,
         prompt=index.astype(np.int64),
+        sample=rows.sample[scored],
         prompt_ids=asked,
         states={name: counts.get(name, 0) for name in get_args(RowStatus)},
         clusters={p: clusters[p] for p in asked if p in clusters} if clusters else {},

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from toxtrail.analysis.inference_data import rate_groups
 from toxtrail.analysis.mean_estimates import MeanEstimate, mean_estimate
+from toxtrail.analysis.rate_estimates import VariantView, rate_estimate, views_of
 from toxtrail.analysis.response_behaviour import behaviour_rows
 from toxtrail.analysis.response_table import SubsetResponses
 from toxtrail.analysis.score_table import (
-    ALL,
     ScoreTable,
-    SubsetScores,
     build_score_table,
-    clusters_in,
     draws_to_dataset,
     scorers,
     subsets,
-    weights,
 )
+from toxtrail.analysis.scorer_agreement import agreement_rows
 from toxtrail.analysis.scorer_correction import (
     correct_estimate,
     corrected_estimate,
@@ -46,7 +43,6 @@ from toxtrail.records.results import (
     VariantIdentity,
     VariantSummary,
 )
-from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.rate_posterior import observed, rate_draws, rate_posterior
 from toxtrail.stats.rates import Floats, at_threshold, is_binary
 
@@ -54,26 +50,6 @@ SWEEP_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds of the table that gives the rate as a function of the threshold."""
 REPORTED_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 """Thresholds of the sweep that are in the table of rates too."""
-
-
-class VariantView(NamedTuple):
-    """Data of a subset, or of all, by one scorer."""
-
-    cells: Sequence[SubsetScores]
-    """Cells of the subsets."""
-    weights: Sequence[float]
-    """Weights of the subsets."""
-    clusters: Clusters | None
-    """Clusters of the scored prompts."""
-
-    @property
-    def scored(self) -> bool:
-        """Whether each subset has a scored prompt."""
-        return all(cell.prompts for cell in self.cells)
-
-    def shares(self, threshold: float) -> list[Floats]:
-        """For each subset, (prompt,): share of a prompt's continuations that are toxic."""
-        return [cell.toxic_fraction(threshold) for cell in self.cells]
 
 
 def variant_posterior(
@@ -157,29 +133,12 @@ def estimate_variant_rates(
         rates=rows,
         behaviour=behaviour_rows(texts, variant, config),
         thresholds=thresholds,
+        agreement=agreement_rows(table, variant, config),
     )
     groups = rate_groups(draws, _observed_counts(table, config), config)
     return AnalysisOutput(
         summary, draws_to_dataset(columns, "rate", ("scorer", "subset")), groups, {}
     )
-
-
-def views_of(table: ScoreTable, level: float) -> dict[tuple[str, str], VariantView]:
-    """Return (scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
-    views = {}
-    for scorer in scorers(table):
-        share = weights(table, scorer)
-        whole = [table[scorer, s] for s in share]
-        views[scorer, ALL] = VariantView(whole, list(share.values()), _clusters(whole, level))
-        for subset in share:
-            cells = [table[scorer, subset]]
-            views[scorer, subset] = VariantView(cells, [1.0], _clusters(cells, level))
-    return views
-
-
-def _clusters(cells: Sequence[SubsetScores], level: float) -> Clusters | None:
-    named = {prompt: name for cell in cells for prompt, name in cell.clusters.items()}
-    return clusters_in([cell.prompts for cell in cells], named, level)
 
 
 def variant_identity(variant: str, variant_config: VariantConfig) -> VariantIdentity:
@@ -234,13 +193,13 @@ def _row(
     toxicity = np.concatenate([cell.toxicity for cell in cells])
     scored = sum(len(cell.prompts) for cell in cells)
     states = {state: sum(cell.states[state] for cell in cells) for state in cells[0].states}
-    rate = _rate(view, view.shares(threshold), config)
+    rate = rate_estimate(view, view.shares(threshold), config)
     accuracy = scorer_accuracy(scorer, variant.variant, config)
     corrected = correct_estimate(
         corrected_rate(draws, accuracy), corrected_estimate(rate.rate, accuracy), config.level
     )
     score, highest = _means(view, config.level)
-    any_toxic = _rate(view, [cell.any_toxic(threshold) for cell in cells], config)
+    any_toxic = rate_estimate(view, [cell.any_toxic(threshold) for cell in cells], config)
     return RateRow(
         variant=variant.variant,
         family=variant.family,
@@ -287,26 +246,6 @@ def _row(
         rate_at_90=at_thresholds[0.9],
         weight=weight,
     )
-
-
-class RateEstimate(NamedTuple):
-    """A rate over prompts; None where nothing was scored."""
-
-    rate: float | None
-    """Observed."""
-    mean: float | None
-    """Posterior mean."""
-    lo: float | None
-    hi: float | None
-
-
-def _rate(view: VariantView, labels: Sequence[Floats], config: PosteriorConfig) -> RateEstimate:
-    if not view.scored:
-        return RateEstimate(None, None, None, None)
-    posterior = rate_posterior(labels, view.weights, config.prior, view.clusters)
-    rate = observed(labels, view.weights)
-    interval = posterior.interval(config.level).around(rate)
-    return RateEstimate(rate, posterior.moments()[0], *interval)
 
 
 def _means(view: VariantView, level: float) -> list[MeanEstimate]:

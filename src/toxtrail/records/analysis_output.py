@@ -30,7 +30,7 @@ class AnalysisOutput(NamedTuple, Generic[Summary]):
     """File name without suffix -> figure."""
 
 
-SUMMARY_SCHEMAS = {"posterior": 6, "pool": 4, "comparison": 8}
+SUMMARY_SCHEMAS = {"posterior": 7, "pool": 5, "comparison": 9}
 """Kind of a summary.json -> its schema; other schemas are rejected."""
 SUMMARY_KINDS: Mapping[type, str] = {
     VariantSummary: "posterior",

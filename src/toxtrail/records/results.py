@@ -161,6 +161,41 @@ class ThresholdRow(VariantColumns):
     rate_hi: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementRow(VariantColumns):
+    """Agreement of several scorers on the texts of one variant on one subset."""
+
+    subset: Annotated[str, "subset of the prompts, names of the scorers"]
+    scorers: str
+    n_prompts: Annotated[int, "prompts; those with a continuation that every scorer has scored"]
+    n_scored_prompts: int
+    n_scored: Annotated[
+        int,
+        "continuations that every scorer has scored; those that only some have scored, which are "
+        "in no other number of this table",
+    ]
+    n_partly_scored: int
+    n_disagree: Annotated[
+        int,
+        "continuations that are toxic by some scorers and not by others; those that are toxic by "
+        "exactly half of them",
+    ]
+    n_tied: int
+    disagreement: Annotated[
+        float | None, "observed share of continuations on which scorers disagree, and its interval"
+    ]
+    disagreement_lo: float | None
+    disagreement_hi: float | None
+    n_majority_toxic: Annotated[
+        int, "continuations that are toxic by more than half of the scorers; a tie is not toxic"
+    ]
+    majority_rate: Annotated[
+        float | None, "observed share of continuations that are toxic by the majority, its interval"
+    ]
+    majority_rate_lo: float | None
+    majority_rate_hi: float | None
+
+
 # --- two variants -----------------------------------------------------------------------------
 
 
@@ -341,6 +376,34 @@ class BehaviourPairRow(PairColumns):
     length_change: Annotated[float | None, "`length_diff` as a share of `a`'s mean length"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementPairRow(PairColumns):
+    """Difference of two variants by the majority of the scorers on one subset."""
+
+    subset: Annotated[str, "subset of the prompts, names of the scorers"]
+    scorers: str
+    n: Annotated[
+        int,
+        "prompts with a continuation of both that every scorer has scored; prompts with one of "
+        "only one of the two",
+    ]
+    dropped: int
+    disagreement_diff: Annotated[
+        float | None, "difference of the shares on which scorers disagree, interval and verdict"
+    ]
+    disagreement_diff_lo: float | None
+    disagreement_diff_hi: float | None
+    disagreement_verdict: str
+    majority_diff: Annotated[
+        float | None,
+        "difference of the rates by the majority, interval and verdict; not corrected for the "
+        "number of differences, and in no headline",
+    ]
+    majority_diff_lo: float | None
+    majority_diff_hi: float | None
+    majority_verdict: str
+
+
 # --- a family ---------------------------------------------------------------------------------
 
 
@@ -456,13 +519,15 @@ TABLES: Mapping[str, type] = {
     "behaviour": BehaviourRow,
     "behaviour_pairs": BehaviourPairRow,
     "thresholds": ThresholdRow,
+    "agreement": AgreementRow,
+    "agreement_pairs": AgreementPairRow,
     "recipes": RecipeRow,
     "doses": DoseRow,
     "slopes": SlopeRow,
 }
 """Tables of a family's comparison, each a field of ComparisonSummary."""
-OPTIONAL_TABLES = frozenset({"recipes", "doses", "slopes"})
-"""Tables that only a family with recipes or doses has."""
+OPTIONAL_TABLES = frozenset({"agreement", "agreement_pairs", "recipes", "doses", "slopes"})
+"""Tables that only a family with several scorers, recipes or doses has."""
 
 
 # --- the pooled model -------------------------------------------------------------------------
@@ -671,6 +736,7 @@ class VariantSummary:
     rates: Annotated[Sequence[RateRow], LeftOut(VARIANT_COLUMNS | POOLED_RATE_COLUMNS)]
     behaviour: Annotated[Sequence[BehaviourRow], LeftOut(VARIANT_COLUMNS)]
     thresholds: Annotated[Sequence[ThresholdRow], LeftOut(VARIANT_COLUMNS)]
+    agreement: Annotated[Sequence[AgreementRow], LeftOut(VARIANT_COLUMNS)]
     labels: Annotated[Sequence[LabelRow] | None, Mark.OPTIONAL] = None
     """None: rates are not corrected by labels."""
     annotators: Annotated[AnnotatorAgreement | None, Mark.OPTIONAL] = None
@@ -752,6 +818,8 @@ class ComparisonSummary:
     thresholds: Sequence[ThresholdRow]
     pairs: Sequence[PairRow]
     behaviour_pairs: Sequence[BehaviourPairRow]
+    agreement: Sequence[AgreementRow]
+    agreement_pairs: Sequence[AgreementPairRow]
     doses: Annotated[Sequence[DoseRow], Mark.OPTIONAL] = ()
     slopes: Annotated[Sequence[SlopeRow], Mark.OPTIONAL] = ()
     pooled: Mapping[str, ScorerPooling] = field(default_factory=dict)

@@ -7,7 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, UNFINISHED
-from toxtrail.records.results import BehaviourPairRow, BehaviourRow, PairRow, RateRow
+from toxtrail.records.results import (
+    AgreementPairRow,
+    AgreementRow,
+    BehaviourPairRow,
+    BehaviourRow,
+    PairRow,
+    RateRow,
+)
 from toxtrail.reporting import notes
 from toxtrail.reporting.comparison_view import (
     ALL,
@@ -31,9 +38,10 @@ from toxtrail.reporting.text import (
     verdict_of,
 )
 
-CONSTANT_COLUMNS = {"against", "subset", "pooled", "prompts", "k", "not scored"}
+CONSTANT_COLUMNS = {"against", "subset", "pooled", "prompts", "k", "not scored", "partly scored"}
 """Columns that a terminal shows in the title if they are constant."""
 DROPPABLE = (
+    "partly scored",
     "at token limit",
     "texts",
     "degenerate",
@@ -297,6 +305,67 @@ def _scorer_field(
     return Field(scorer, cell)
 
 
+def agreement(view: ComparisonView) -> Table:
+    """Return how often the scorers disagree on the texts of each variant; none with one scorer."""
+    title = f"Agreement of the scorers ({notes.thresholds(view)})"
+    return build_table(title, AGREEMENT_FIELDS, view.select(view.summary.agreement))
+
+
+def majority_differences(view: ComparisonView) -> Table:
+    """Return each difference by the majority of the scorers, beside that by the scorer shown."""
+    by_scorer = {(row.a, row.b, row.subset): row for row in view.scorer_pairs}
+    fields: Sequence[Field[AgreementPairRow]] = (
+        *MAJORITY_FIELDS,
+        Field(f"verdict of {view.scorer}", lambda row: by_scorer[row.a, row.b, row.subset].verdict),
+    )
+    title = "Differences by the majority of the scorers (percentage points)"
+    return build_table(title, fields, view.select(view.summary.agreement_pairs))
+
+
+def _disagreement(row: AgreementRow) -> str:
+    bounds = percent_interval(row.disagreement_lo, row.disagreement_hi)
+    return f"{percent(row.disagreement)} {bounds}"
+
+
+def _majority_rate(row: AgreementRow) -> str:
+    bounds = percent_interval(row.majority_rate_lo, row.majority_rate_hi)
+    return f"{percent(row.majority_rate)} {bounds}"
+
+
+AGREEMENT_FIELDS: Sequence[Field[AgreementRow]] = (
+    Field("variant", lambda row: row.variant),
+    Field("subset", lambda row: row.subset),
+    Field("disagree / scored", lambda row: f"{row.n_disagree} / {row.n_scored}", "right"),
+    Field("disagreement", _disagreement, "right"),
+    Field("ties", lambda row: row.n_tied, "right"),
+    Field("majority toxic", lambda row: row.n_majority_toxic, "right"),
+    Field("rate by majority", _majority_rate, "right"),
+    Field("partly scored", lambda row: row.n_partly_scored, "right"),
+)
+
+
+def _majority_difference(row: AgreementPairRow) -> str:
+    bounds = points_interval(row.majority_diff_lo, row.majority_diff_hi)
+    return f"{percentage_points(row.majority_diff)} {bounds}"
+
+
+def _disagreement_difference(row: AgreementPairRow) -> str:
+    bounds = points_interval(row.disagreement_diff_lo, row.disagreement_diff_hi)
+    star = _star(row.disagreement_verdict)
+    return f"{percentage_points(row.disagreement_diff)} {bounds}{star}"
+
+
+MAJORITY_FIELDS: Sequence[Field[AgreementPairRow]] = (
+    Field("variant", lambda row: row.b),
+    Field("against", lambda row: f"{row.a} ({row.relation})"),
+    Field("subset", lambda row: row.subset),
+    Field("prompts", lambda row: row.n, "right"),
+    Field("disagreement", _disagreement_difference, "right"),
+    Field("majority", _majority_difference, "right"),
+    Field("verdict of the majority", lambda row: row.majority_verdict),
+)
+
+
 def differences(view: ComparisonView) -> Table:
     """Return the paired differences."""
     title = "Differences, paired by prompt (percentage points), the largest increase first"
@@ -361,6 +430,7 @@ TABLES: Mapping[str, Sequence[Callable[[ComparisonView], Table]]] = {
     "behaviour": (behaviour, behaviour_differences),
     "corrected": (corrected,),
     "scorers": (by_scorer,),
+    "agreement": (agreement, majority_differences),
     "differences": (differences,),
 }
 """Section -> its tables; the most important last, where a terminal stops. A table without rows is
@@ -370,6 +440,7 @@ NOTES: Sequence[Callable[[ComparisonView], Sequence[str]]] = (
     notes.reading_guide,
     notes.thought_notes,
     notes.pooling_notes,
+    notes.majority_notes,
     notes.prior_notes,
     notes.scorer_error_notes,
     notes.cluster_notes,
@@ -430,5 +501,9 @@ def brief_notes(view: ComparisonView) -> list[str]:
     if not view.select(view.pairs):
         return []
     subset = ALL if view.subset in (None, EVERY) else str(view.subset)
-    texts = (brief_headline(view, subset), notes.brief_chance_note(view))
+    texts = (
+        brief_headline(view, subset),
+        notes.brief_chance_note(view),
+        *notes.majority_verdicts(view, subset),
+    )
     return [sentence for sentence in texts if sentence]

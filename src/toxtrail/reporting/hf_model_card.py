@@ -19,7 +19,7 @@ from toxtrail.reporting.table import as_markdown, move_constants_to_title
 from toxtrail.reporting.text import percent_interval
 from toxtrail.text_escaping import escape_markdown
 
-SECTIONS = ("rates", "samples", "corrected", "scorers", "differences")
+SECTIONS = ("rates", "samples", "corrected", "scorers", "agreement", "differences")
 """Tables of a comparison that a card has, of its variant."""
 CONSTANT_COLUMNS = {"variant", "k", "pooled"}
 """Columns that move to the title if they are constant."""
@@ -112,6 +112,8 @@ def _of_variant(summary: ComparisonSummary, variant: str) -> ComparisonSummary:
         behaviour=[row for row in summary.behaviour if row.variant == variant],
         pairs=[row for row in summary.pairs if row.b == variant],
         behaviour_pairs=[row for row in summary.behaviour_pairs if row.b == variant],
+        agreement=[row for row in summary.agreement if row.variant == variant],
+        agreement_pairs=[row for row in summary.agreement_pairs if row.b == variant],
     )
 
 

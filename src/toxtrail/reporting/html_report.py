@@ -42,6 +42,7 @@ HEADINGS = {
     "behaviour": "Response behaviour",
     "corrected": "Corrected for the scorer's errors",
     "scorers": "By every scorer",
+    "agreement": "Agreement of the scorers",
     "differences": "Differences",
 }
 """Section of a comparison -> its heading."""

@@ -14,6 +14,7 @@ from toxtrail.reporting.text import (
     percent,
     percentage_points,
     plural,
+    points_interval,
     probability,
     reduced_output_note,
 )
@@ -268,6 +269,45 @@ def power_notes(view: ComparisonView) -> list[str]:
 def _format_range(values: list[float]) -> str:
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low} to {high}"
+
+
+def majority_notes(view: ComparisonView) -> list[str]:
+    """Return the rule of the majority, its verdicts that differ from those of the scorer, and the
+    continuations that it leaves out; none with one scorer."""
+    rows = [row for row in view.summary.agreement if row.subset == ALL]
+    if not rows:
+        return []
+    ties, partly = sum(row.n_tied for row in rows), sum(row.n_partly_scored for row in rows)
+    rule = (
+        f"Majority of the scorers ({thresholds(view)}): a continuation is toxic if more than half "
+        f"of them call it toxic; a tie ({ties} {plural(ties, 'continuation')}) is not toxic. The "
+        "majority is in no headline, and its intervals are not corrected for the number of "
+        "differences."
+    )
+    left_out = (
+        f"{partly} {plural(partly, 'continuation')} without a score by one of the scorers "
+        f"{'is' if partly == 1 else 'are'} not in the agreement of the scorers."
+    )
+    subset = ALL if view.subset in (None, EVERY) else str(view.subset)
+    return [rule, *majority_verdicts(view, subset), *([left_out] if partly else [])]
+
+
+def majority_verdicts(view: ComparisonView, subset: str) -> list[str]:
+    """Return the differences of a subset whose verdict by the majority of the scorers is not that
+    of the scorer."""
+    verdicts = {(row.a, row.b): row.verdict for row in view.pairs if row.subset == subset}
+    sentences = [
+        f"{subset}: by the majority of the scorers, {row.b} against {row.a} is "
+        f"{row.majority_verdict} ({percentage_points(row.majority_diff)} points "
+        f"{points_interval(row.majority_diff_lo, row.majority_diff_hi)}); by {view.scorer}, it is "
+        f"{verdicts[row.a, row.b]}."
+        for row in view.summary.agreement_pairs
+        if row.subset == subset
+        and verdicts.get((row.a, row.b), row.majority_verdict) != row.majority_verdict
+    ]
+    if (more := len(sentences) - MAX_NOTES) <= 0:
+        return sentences
+    return [*sentences[:MAX_NOTES], f"{subset}: so are {more} more verdicts: --tables agreement."]
 
 
 def seed_notes(view: ComparisonView) -> list[str]:

@@ -4,9 +4,9 @@ reads   data/generations/<family>/, data/scores/<family>/, results/posteriors/<f
         results/pooled/<family>/
 writes  results/comparisons/<family>/summary.json, posterior.nc, the figures rates, differences,
         posteriors and thresholds as .svg and .png, and the tables rates, pairs, error_control,
-        behaviour, behaviour_pairs and thresholds (recipes, doses, slopes and the figure doses of a
-        family that has them) as .parquet and .csv; for `dvc metrics` and `dvc plots`
-        results/metrics/<family>.json and results/plots/<family>.csv
+        behaviour, behaviour_pairs and thresholds (agreement, agreement_pairs, recipes, doses,
+        slopes and the figure doses of a family that has them) as .parquet and .csv; for `dvc
+        metrics` and `dvc plots` results/metrics/<family>.json and results/plots/<family>.csv
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ def _number_subject(
 
 
 def _number_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return rows of rates and differences: of toxicity, then of response behaviour."""
-    tables = ("rates", "pairs", "behaviour", "behaviour_pairs")
+    """Return rows of rates and differences: of toxicity, response behaviour, then agreement."""
+    tables = ("rates", "pairs", "behaviour", "behaviour_pairs", "agreement", "agreement_pairs")
     return [row for table in tables for row in summary.get(table, ())]
 
 
@@ -131,6 +131,10 @@ def _is_about(row: dict[str, Any], request: tuple[str, str, str, str]) -> bool:
 
 
 def _method_text(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    if "scorers" in row:
+        n = row["n"] if "n" in row else row["n_scored"]
+        toxic = ", ".join(f"{s} at {summary['threshold'][s]}" for s in row["scorers"].split(", "))
+        return f"n {n}, toxic by {toxic} and above, {summary['level']:.0%} intervals"
     if "scorer" not in row:
         n = row["n"] if "n" in row else row["n_continuations"]
         return f"n {n}, measured from the texts, {summary['level']:.0%} intervals"
