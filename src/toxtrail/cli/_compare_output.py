@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from toxtrail.reporting.comparison_view import ComparisonView
     from toxtrail.reporting.table import Table
 
-SECTIONS = ("rates", "samples", "behaviour", "corrected", "scorers", "differences", "notes")
+SECTIONS = (
+    "rates", "samples", "behaviour", "corrected", "scorers", "agreement", "differences", "notes"
+)  # fmt: skip
 """Values of --tables: `reporting.comparison_tables.SECTIONS`, here for a fast start."""
 BRIEF_WIDTH = 100
 """Columns of the one table that is printed without --tables and --all-tables."""
