@@ -1,4 +1,5 @@
-"""`toxtrail scorers`: list the published scorers, add one, and measure its golden texts."""
+"""`toxtrail scorers`: list the published scorers, add one, measure its golden texts, and measure
+scorers on labelled files."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.cli._output import fit_to_terminal, json_option, print_json, print_table
+from toxtrail.cli._scorers_bench import bench
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
@@ -31,6 +33,7 @@ def scorers(ctx: click.Context, as_json: bool) -> None:
       toxtrail scorers --json
       toxtrail scorers add qwen3guard-gen-0.6b
       toxtrail scorers measure
+      toxtrail scorers bench hatecheck.csv
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -217,3 +220,6 @@ def _pin(values: dict[str, Any]) -> None:
                 "is written without its commit; `toxtrail pin` adds it later."
             )
         asset["uri"] = f"hf:{answer.facts.name}@{answer.facts.commit}"
+
+
+scorers.add_command(bench)

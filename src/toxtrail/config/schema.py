@@ -336,8 +336,8 @@ class ScorerErrorConfig(ScorerAccuracyConfig):
     source: Annotated[str, StringConstraints(min_length=1)]
     """Source of the numbers: a paper, or the name of the labelled file."""
     measured_on: MeasuredOnConfig
-    """Written by `toxtrail labels score`. The numbers are refused for a scorer with other options,
-    or at another threshold."""
+    """Printed by `toxtrail labels score` and `toxtrail scorers bench`. The numbers are refused for
+    a scorer with other options, or at another threshold."""
     variants: dict[Key, ScorerAccuracyConfig] | None = None
     """Accuracy on the texts of single variants with labelled samples of their own."""
 

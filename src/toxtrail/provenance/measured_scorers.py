@@ -12,7 +12,10 @@ from toxtrail.errors import ConfigError
 from toxtrail.provenance.comparability import scorer_options
 from toxtrail.provenance.identity import Manifest
 
-MEASURE_AGAIN = "Measure again (`toxtrail labels score --counts`), or remove the entry."
+MEASURE_AGAIN = (
+    "Measure again (`toxtrail labels score --counts`, or `toxtrail scorers bench`), or remove the "
+    "entry."
+)
 
 
 def unpinned_assets(scorer: Mapping[str, Any]) -> list[str]:
