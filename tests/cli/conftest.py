@@ -77,3 +77,37 @@ def _run(*arguments, code=0):
     done = CliRunner().invoke(cli, [str(one) for one in arguments])
     assert done.exit_code == code, done.output + str(done.exception)
     return done.output
+
+
+@pytest.fixture
+def tiny_judge():
+    """Folder -> a random classifier of the words You, are and kind, saved there."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
+    def save(folder):
+        torch.manual_seed(2)
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "You", "are", "kind", "."]
+        tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        model = BertForSequenceClassification(
+            BertConfig(
+                vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                intermediate_size=16, max_position_embeddings=64, num_labels=2,
+            )
+        )  # fmt: skip
+        model.save_pretrained(folder)
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+            sep_token="[SEP]", model_max_length=64,
+        ).save_pretrained(folder)  # fmt: skip
+
+    return save

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner
 from fake_hub import COMMIT, Repo, pointed_at, serving
-from transformers import BertConfig, BertForSequenceClassification
 
 from toxtrail.cli import cli
 from toxtrail.config.load import load_config
@@ -106,31 +104,3 @@ def golden_notes(lab):
     done = CliRunner().invoke(cli, ["-C", str(lab), "check", "--json"])
     notes = json.loads(done.stdout)["notes"]
     return [note.partition(",")[0] for note in notes if ".golden: " in note]
-
-
-@pytest.fixture
-def tiny_judge():
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    def save(folder):
-        torch.manual_seed(2)
-        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "You", "are", "kind", "."]
-        tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        tokenizer.post_processor = processors.TemplateProcessing(
-            "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-        model = BertForSequenceClassification(
-            BertConfig(
-                vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                intermediate_size=16, max_position_embeddings=64, num_labels=2,
-            )
-        )  # fmt: skip
-        model.save_pretrained(folder)
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-            sep_token="[SEP]", model_max_length=64,
-        ).save_pretrained(folder)  # fmt: skip
-
-    return save
