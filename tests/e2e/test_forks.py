@@ -13,7 +13,8 @@ READING = (
     ["flips", "base", "tuned"], ["diff", "base", "tuned"], ["plan", "--no-probe", "--json"],
     ["contamination", "tuned"], ["audit", "tuned"], ["verify"], ["report"], ["card", "tuned"],
     ["check"], ["doctor", "--help"], ["published", "--help"],
-    ["scorers", "bench", "--help"], ["labels", "--help"], ["labels", "agreement", "--help"], ["labels", "page", "--help"],
+    ["scorers", "bench", "--help"],
+    ["labels", "--help"], ["labels", "agreement", "--help"], ["labels", "page", "--help"],
     ["sign", "--help"], ["export", "--help"], ["ui", "--help"], ["init", "--help"],
     ["upgrade", "--help"], ["pin"], ["texts", "--help"],
 )  # fmt: skip
