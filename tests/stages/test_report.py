@@ -104,7 +104,7 @@ def test_metrics_have_names_that_mlflow_can_hold_and_no_value_for_nothing(summar
     own = [row for row in summary.rates if row.subset == HOSTILE][-1]
     assert own.rate is not None
     assert not any(value is None for value in (*rates.values(), *pairs.values()))
-    assert pairs[f"judge/tuned minus base/{HOSTILE}/diff_pp"] == pytest.approx(
+    assert pairs[f"tuned - base/judge/{HOSTILE}/diff_pp"] == pytest.approx(
         100 * next(p.diff for p in summary.pairs if p.subset == HOSTILE)
     )
 

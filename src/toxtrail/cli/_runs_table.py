@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_tables
 from toxtrail.console import cell, console, echo, joined
+from toxtrail.reporting.mlflow_run import COST
 from toxtrail.reporting.table import Table, number_columns, text_columns
 from toxtrail.results import format_start, run_state, runs_by_family
 from toxtrail.text_escaping import escape_control_chars, truncate_text
@@ -92,9 +93,9 @@ def run_rows(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
             "primary": run.tags.get("toxtrail.primary"),
             "rate": _rate(run),
             **{
-                name.replace("/", "_"): value
+                f"cost_{name.removeprefix(COST)}": value
                 for name, value in sorted(run.metrics.items())
-                if name.startswith("cost/")
+                if name.startswith(COST)
             },
         }
         for run, check, _ in rows
@@ -156,7 +157,7 @@ def _cells(row: CheckedRun) -> tuple[str, ...]:
 
 def _cost_cells(run: TrackedRun) -> tuple[str, ...]:
     def value(name: str) -> float | None:
-        return run.metrics.get(f"cost/{name}")
+        return run.metrics.get(f"{COST}{name}")
 
     tokens, seconds = value("generate_tokens"), value("generate_seconds")
     speed = tokens / seconds if tokens and seconds else None
@@ -187,7 +188,7 @@ def _number(value: float | None) -> str:
 
 
 def _seconds(run: TrackedRun) -> float:
-    return sum(run.metrics.get(f"cost/{stage}_seconds", 0.0) for stage in STAGES)
+    return sum(run.metrics.get(f"{COST}{stage}_seconds", 0.0) for stage in STAGES)
 
 
 def _hours(seconds: float) -> str:
@@ -196,6 +197,6 @@ def _hours(seconds: float) -> str:
 
 
 def _rate(run: TrackedRun) -> float | None:
-    """Return the primary scorer's rate over all subsets."""
-    metrics: Mapping[str, float] = run.metrics
-    return metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate")
+    """Return the primary scorer's rate over all subsets, a share."""
+    percent = run.metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate_pct")
+    return None if percent is None else percent / 100

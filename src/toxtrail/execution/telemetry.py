@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import platform
 import time
 from collections.abc import Iterator, Mapping
@@ -66,11 +67,24 @@ def _commit(root: Path) -> str | None:
     return head
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return "unknown"
+
+
 def environment_tags(root: Path) -> dict[str, str]:
-    """Return tags of an MLflow run that describe when and where it was tracked."""
+    """Return tags of an MLflow run that describe when, where and by whom it was tracked: toxtrail's
+    own, and those that MLflow's UI shows as user and source."""
     lock, requirements = root / "dvc.lock", root / "requirements.txt"
+    commit = _commit(root)
     return {
-        "toxtrail.git_commit": _commit(root) or "none",
+        "mlflow.user": _user(),
+        "mlflow.source.name": "toxtrail",
+        "mlflow.source.type": "LOCAL",
+        **({"mlflow.source.git.commit": commit} if commit else {}),
+        "toxtrail.git_commit": commit or "none",
         "toxtrail.git_dirty": str(bool(changed_files(root))).lower(),
         "toxtrail.dvc_lock_sha256": sha256_file(lock) if lock.is_file() else "none",
         "toxtrail.requirements_sha256": (

@@ -52,8 +52,9 @@ MORE_NOTES = "\n- and {} more: `toxtrail compare --tables notes`"
 MAX_TAG_CHARS = 2000
 """Maximum characters of a tag; summary.json has the complete list of mismatches."""
 
-RATES = {"rate_posterior_mean": "rate_mean", "rate_lo": "rate_lo", "rate_hi": "rate_hi"}
-"""Metric -> column of the summary: mean and interval of a rate's posterior."""
+COUNTS = ("n_scored", "n_toxic", "n_empty", "n_unfinished", "n_truncated", "n_error")
+"""Counts of a rate row that are metrics; those of unscored texts only where they are not 0."""
+METRIC_DECIMALS = 4
 
 PREDICATE = "urn:toxtrail:provenance:1"
 
@@ -75,57 +76,44 @@ def intoto_statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str,
 
 
 def rate_metrics(rates: Sequence[RateRow]) -> dict[str, float]:
-    """Return metrics per scorer and subset; rates in per cent too, as the UI prints two decimals.
+    """Return metrics per scorer and subset: one for each figure, rates in per cent.
 
     `rate_pct` is the observed rate, as everywhere: it agrees with the counts.
     """
     metrics: dict[str, float] = {}
     for row in rates:
         group = f"{row.scorer}/{row.subset}"
-        _add_metric(metrics, f"{group}/rate_pct", row.rate, 100)
-        for name, column in RATES.items():
-            _add_metric(metrics, f"{group}/{name}", getattr(row, column))
-            _add_metric(metrics, f"{group}/{name}_pct", getattr(row, column), 100)
-        for name in (
-            "rate",
-            "corrected_rate",
-            "score_mean",
-            "expected_max_toxicity",
-            "toxicity_probability",
-            "k",
-            "n_prompts",
-            "n_scored",
-            "n_toxic",
-            "n_empty",
-            "n_unfinished",
-            "n_truncated",
-            "n_error",
-        ):
-            _add_metric(metrics, f"{group}/{name}", getattr(row, name))
+        shares = {"rate": row.rate, "rate_lo": row.rate_lo, "rate_hi": row.rate_hi}
+        shares["corrected_rate"] = row.corrected_rate
+        if row.k > 1:
+            shares["toxicity_probability"] = row.toxicity_probability
+            _add_metric(metrics, f"{group}/expected_max_toxicity", row.expected_max_toxicity)
+        for name, share in shares.items():
+            _add_metric(metrics, f"{group}/{name}_pct", share, 100)
+        _add_metric(metrics, f"{group}/score_mean", row.score_mean)
+        for name in COUNTS:
+            count = getattr(row, name)
+            if count or name in ("n_scored", "n_toxic"):
+                _add_metric(metrics, f"{group}/{name}", count)
     return metrics
 
 
 def pair_metrics(pairs: Sequence[PairRow]) -> dict[str, float]:
-    """Return metrics per scorer, pair and subset; differences in percentage points."""
+    """Return metrics per pair, scorer and subset; differences in percentage points."""
     metrics: dict[str, float] = {}
     for row in pairs:
-        group = f"{row.scorer}/{row.b} minus {row.a}/{row.subset}"
-        for name in ("diff", "diff_lo", "diff_hi"):
-            _add_metric(metrics, f"{group}/{name}_pp", getattr(row, name), 100)
+        group = f"{row.b} - {row.a}/{row.scorer}/{row.subset}"
         for name in (
-            "n",
-            "n11",
-            "n10",
-            "n01",
-            "n00",
-            "dropped",
-            "probability_higher",
-            "p_in_rope",
-            "score_diff",
+            "diff",
+            "diff_lo",
+            "diff_hi",
+            "pooled_diff",
+            "pooled_diff_lo",
+            "pooled_diff_hi",
         ):
-            _add_metric(metrics, f"{group}/{name}", getattr(row, name))
-        for name in ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi"):
             _add_metric(metrics, f"{group}/{name}_pp", getattr(row, name), 100)
+        for name in ("n", "n01", "n10", "probability_higher"):
+            _add_metric(metrics, f"{group}/{name}", getattr(row, name))
     return metrics
 
 
@@ -172,7 +160,7 @@ def _add_metric(
     metrics: dict[str, float], name: str, value: float | None, factor: float = 1
 ) -> None:
     if value is not None:
-        metrics[name] = value * factor
+        metrics[name] = round(value * factor, METRIC_DECIMALS)
 
 
 def variant_tags(

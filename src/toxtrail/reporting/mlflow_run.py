@@ -29,6 +29,9 @@ from toxtrail.reporting.mlflow_page import (
     verdict_tags,
 )
 
+COST = "system/cost_"
+"""Prefix of metrics of the stages' cost. MLflow shows those of `system/` on a page of their own."""
+
 
 class VariantFiles(NamedTuple):
     """Content of a variant's files."""
@@ -132,7 +135,7 @@ def _loss_curves(loss_csv: str | None) -> dict[str, list[tuple[int, float]]]:
 
 def _cost(executions: Mapping[str, Any]) -> dict[str, float]:
     return {
-        f"cost/{stage}_{quantity}": value
+        f"{COST}{stage}_{quantity}": value
         for stage, record in executions.items()
         for quantity, value in record["cost"].items()
     }

@@ -54,7 +54,7 @@ from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.regular_files import files_by_name, read_text, status
 from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
-from toxtrail.reporting.mlflow_run import build_receipt
+from toxtrail.reporting.mlflow_run import COST, build_receipt
 from toxtrail.stages.track import variant_content
 from toxtrail.stages.track_comparison import comparison_content
 from toxtrail.storage.artifacts import pretty_json, read_json
@@ -302,7 +302,7 @@ def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
         if stored.run.params.get(name) != expected:
             yield f"param {name} is {stored.run.params.get(name)}, the files have {expected}"
     for name, value in content.metrics.items():
-        if name.startswith("cost/") or not math.isfinite(value):
+        if name.startswith(COST) or not math.isfinite(value):
             continue
         if not close(stored.run.metrics.get(name), value):
             yield f"metric {name} is {stored.run.metrics.get(name)}, the files have {value}"

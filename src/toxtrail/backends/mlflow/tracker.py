@@ -150,7 +150,8 @@ class MlflowTracker:
 
 
 def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> list[str]:
-    """Set the experiment's primary metric and the tags of other runs, where they are missing.
+    """Set the experiment's kind and primary metric and the tags of other runs, where they are
+    missing.
 
     Returns:
         What the store refused; users with read access only need not publish anything.
@@ -159,9 +160,9 @@ def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> l
 
     experiment_id, refused = str(experiment.experiment_id), []
     try:
-        _set_primary_metric(client, experiment, run.primary_metric)
+        _set_experiment_tags(client, experiment, run.primary_metric)
     except MlflowException as error:
-        refused.append(_refusal_message("the experiment's primary metric", client, error))
+        refused.append(_refusal_message("the experiment's kind and metric", client, error))
     for key, tags in run.notes.items():
         for other in search(client, experiment_id, f"tags.`{KEY_TAG}` = '{key}'"):
             try:
@@ -172,10 +173,13 @@ def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> l
     return refused
 
 
-def _set_primary_metric(client: MlflowClient, experiment: Experiment, metric: str) -> None:
-    expected = {"name": metric, "greaterIsBetter": "False"} if metric else {}
-    for what, value in expected.items():
-        name = f"mlflow.experiment.primaryMetric.{what}"
+def _set_experiment_tags(client: MlflowClient, experiment: Experiment, metric: str) -> None:
+    """Set the tags by which the UI opens the table of runs, with the primary metric."""
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    if metric:
+        tags["mlflow.experiment.primaryMetric.name"] = metric
+        tags["mlflow.experiment.primaryMetric.greaterIsBetter"] = "False"
+    for name, value in tags.items():
         if experiment.tags.get(name) != value:
             client.set_experiment_tag(experiment.experiment_id, name, value)
 
