@@ -6,13 +6,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from toxtrail.stats.annotator_agreement import cohen_kappa, krippendorff_alpha
 
 label = st.booleans()
-pairs = st.lists(st.tuples(label, label), min_size=2, max_size=60)
+pairs = st.lists(st.tuples(label, label), min_size=2, max_size=25)
 
 
 def table(labels):
@@ -26,6 +26,7 @@ def kappa_of(shares):
     return (a + d - chance) / (1 - chance)
 
 
+@settings(max_examples=40)
 @given(pairs)
 def test_kappa_is_the_agreement_beyond_that_of_shuffled_labels(labels):
     first, second = zip(*labels)
@@ -37,6 +38,7 @@ def test_kappa_is_the_agreement_beyond_that_of_shuffled_labels(labels):
     )
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 200), min_size=4, max_size=4))
 def test_the_variance_is_that_of_the_delta_method(counts):
     n, step = sum(counts), 1e-6
@@ -51,6 +53,7 @@ def test_the_variance_is_that_of_the_delta_method(counts):
         assert kappa.hi - kappa.lo == pytest.approx(2 * np.sqrt(variance), rel=2e-3, abs=1e-9)
 
 
+@settings(max_examples=40)
 @given(pairs)
 def test_neither_the_order_of_annotators_nor_the_names_of_labels_matter(labels):
     kappa = cohen_kappa(table(labels), 0.9)
@@ -76,6 +79,21 @@ def test_no_interval_is_given_where_its_formula_has_none(counts, value):
     assert kappa == (pytest.approx(value) if value is not None else None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("n", "rate", "low", "high"),
+    [(600, 0.3, 0.935, 0.965), (200, 0.1, 0.91, 0.945), (100, 0.03, 0.6, 0.8)],
+)
+def test_the_coverage_of_the_interval_is_the_documented_one(n, rate, low, high):
+    kappa, rng = 0.4, np.random.default_rng(1)
+    chance = rate**2 + (1 - rate) ** 2
+    unlike = (1 - kappa) * (1 - chance) / 2
+    tables = rng.multinomial(n, [rate - unlike, unlike, unlike, 1 - rate - unlike], 2000)
+    found = [cohen_kappa(table.reshape(2, 2), 0.95) for table in tables]
+    inside = [own.lo <= kappa <= own.hi for own in found if own.lo is not None]
+    assert low < np.mean(inside) < high
+
+
+@settings(max_examples=40)
 @given(st.lists(st.lists(label, max_size=4), max_size=12))
 def test_alpha_is_one_less_the_share_of_unlike_pairs_over_that_of_all(texts):
     values = [x for labels in texts if len(labels) > 1 for x in labels]

@@ -34,7 +34,7 @@ def cohen_kappa(counts: ArrayLike, level: float) -> Kappa:
         counts: (2, 2), texts by label of the first annotator and label of the second; not all 0.
         level: mass of the interval, in (0, 1).
 
-    Source of the variance: Fleiss, Cohen & Everitt 1969, doi:10.1037/h0028106, equation 13.
+    Source of the variance: Fleiss, Cohen & Everitt 1969, doi:10.1037/h0028106.
     """
     table = np.asarray(counts, dtype=np.float64)
     n = table.sum()
