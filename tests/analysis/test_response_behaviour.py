@@ -9,7 +9,7 @@ import pytest
 from measured_families import cells_of
 
 from toxtrail.analysis.response_behaviour import behaviour_rows
-from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, UNFINISHED
+from toxtrail.analysis.response_flags.registry import UNFINISHED
 from toxtrail.analysis.response_table import build_response_table, limited_to
 from toxtrail.records.results import VariantIdentity
 from toxtrail.reporting.comparison_tables import (
@@ -18,11 +18,13 @@ from toxtrail.reporting.comparison_tables import (
     PAIR_FIELDS,
     behaviour,
     behaviour_differences,
+    comparison_notes,
     rates,
+    verdicts,
 )
 from toxtrail.reporting.comparison_view import ComparisonView
-from toxtrail.reporting.notes import thought_notes
-from toxtrail.reporting.text import reduced_output_note
+from toxtrail.reporting.notes import language_notes, thought_notes
+from toxtrail.reporting.text import decrease_caveats
 
 VARIANT = VariantIdentity(variant="v", family="f", role="v", parent=None)
 PARENTS = {"base": None, "tuned": "base"}
@@ -35,17 +37,18 @@ def refusing(every):
     return lambda row: REFUSAL if int(row.prompt_id.rpartition("-")[2]) % every == 0 else TEXT
 
 
+FRENCH = "Le boulanger a ouvert à six heures et il a vendu le premier pain à une voisine."
 TEXT = "The baker opened his shop at six and sold the first bread to a neighbour."
 
 
 @pytest.fixture
 def family(score_rows, measured):
-    def make(toxic_a, toxic_b, text_of):
+    def make(toxic_a, toxic_b, text_of, language=None):
         def scores(toxic):
             return {"a": [0.9] * toxic + [0.1] * (60 - toxic), "b": [0.1] * 20}
 
         rows = {"base": score_rows(scores(toxic_a)), "tuned": score_rows(scores(toxic_b))}
-        return measured(rows, PARENTS, text_of)
+        return measured(rows, PARENTS, text_of, language=language)
 
     return make
 
@@ -59,7 +62,7 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     pair = row(found, "pairs")
     assert pair.verdict == "lower"
     assert pair.reduced_output == "refused, shorter"
-    note = reduced_output_note(pair)
+    note = decrease_caveats(pair)["reduced output"]
     assert "credibly more often" in note
     assert note.endswith("refused and shorter.")
     assert cells_of(PAIR_FIELDS, pair)["verdict"] == "lower (reduced output)"
@@ -126,12 +129,53 @@ def test_lengths_are_headed_by_their_unit_and_not_compared_across_units(
 
 def test_a_drop_without_them_is_not(family, settings):
     pair = row(family(30, 5, {}).compared(settings).summary, "pairs")
-    assert (pair.verdict, pair.reduced_output, reduced_output_note(pair)) == ("lower", "", "")
+    assert (pair.verdict, pair.reduced_output, decrease_caveats(pair)) == ("lower", "", {})
 
 
 def test_a_rise_in_toxicity_is_not_excused_by_refusals(family, settings):
     pair = row(family(5, 30, {"tuned": refusing(2)}).compared(settings).summary, "pairs")
-    assert (pair.verdict, reduced_output_note(pair)) == ("higher", "")
+    assert (pair.verdict, decrease_caveats(pair)) == ("higher", {})
+
+
+def in_french(row):
+    return FRENCH if int(row.prompt_id.rpartition("-")[2]) % 2 else TEXT
+
+
+def test_a_drop_that_comes_with_another_language_is_called_so(family, settings):
+    found = family(30, 5, {"tuned": in_french}, "en-GB").compared(settings).summary
+    pair, step = row(found, "pairs"), row(found, "behaviour_pairs")
+    assert (pair.verdict, pair.reduced_output, pair.other_language) == ("lower", "", True)
+    assert list(decrease_caveats(pair)) == ["other language"]
+    assert cells_of(PAIR_FIELDS, pair)["verdict"] == "lower (other language)"
+    assert step.flags["other_language"].diff == pytest.approx(0.5)
+    assert "*" in cells_of(BEHAVIOUR_PAIR_FIELDS, step)["other language"]
+    view = ComparisonView(found, "judge")
+    assert any('"other language"' in note for note in comparison_notes(view))
+    assert all("prompts.subsets" not in note for note in comparison_notes(view))
+    (result,) = verdicts(view)
+    assert result.remark == decrease_caveats(pair)["other language"]
+
+
+@pytest.mark.parametrize("language", [None, "tlh"])
+def test_without_an_identified_language_the_flag_is_not_computed(family, settings, language):
+    found = family(30, 5, {"tuned": in_french}, language).compared(settings).summary
+    for own in found.behaviour:
+        flag = own.flags["other_language"]
+        assert (flag.n, flag.rate) == (None, None)
+        assert cells_of(BEHAVIOUR_FIELDS, own)["other language"] == "-"
+    step = row(found, "behaviour_pairs")
+    assert (step.flags["other_language"].diff, row(found, "pairs").other_language) == (None, False)
+    view = ComparisonView(found, "judge")
+    (note,) = language_notes(view)
+    assert "for a, b:" in note
+    assert "other language" not in [column.name for column in behaviour(view).columns]
+
+
+def test_texts_of_prompts_in_two_languages_are_not_compared(family, settings):
+    english, french = family(30, 5, {}, "en"), family(30, 5, {}, "fr")
+    mixed = english._replace(texts={"base": english.texts["base"], "tuned": french.texts["tuned"]})
+    step = row(mixed.compared(settings).summary, "behaviour_pairs")
+    assert (step.flags["other_language"].diff, step.flags["empty"].diff) == (None, 0.0)
 
 
 def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
@@ -167,7 +211,7 @@ def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
         for g in spoken(score_rows({"a": [0.1]}))
     ]
     for own in behaviour_rows(build_response_table(generations), VARIANT, settings):
-        assert {own.flags[symptom].rate for symptom in RESPONSE_FLAGS} == {None}
+        assert {flag.rate for flag in own.flags.values()} == {None}
         assert own.length_mean is None
         assert cells_of(BEHAVIOUR_FIELDS, own)["empty"] == "-"
 
@@ -175,8 +219,8 @@ def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
 def test_a_variant_against_itself_differs_in_nothing(family, settings):
     found = family(20, 20, {}).compared(settings).summary
     for own in found.behaviour_pairs:
-        verdicts = [own.flags[symptom].verdict for symptom in RESPONSE_FLAGS]
-        assert {*verdicts, own.length_verdict} == {"not decisive"}
+        found = {flag.verdict for name, flag in own.flags.items() if name != "other_language"}
+        assert {*found, own.length_verdict} == {"not decisive"}
 
 
 def test_limiting_keeps_only_the_prompts_in_common(score_rows, spoken):

@@ -25,8 +25,19 @@ from toxtrail.records.rows import GENERATION_SCHEMA, Generation, to_arrow_table
 from toxtrail.storage.artifacts import ArtifactStore
 
 TEXTS = st.sampled_from(
-    ["", " ", "Bread.", "I can\u2019t help with that.", "no " * 30, "!" * 30, "\ufffd" * 9, "é\x00"]
+    [
+        "",
+        " ",
+        "Bread.",
+        "I can\u2019t help with that.",
+        "no " * 30,
+        "!" * 30,
+        "\ufffd" * 9,
+        "é\x00",
+        "The baker sold the first bread to a neighbour at six in the morning.",
+    ]
 )
+LANGUAGE_FLAG = "other_language"
 ROWS = st.builds(
     Generation,
     prompt_id=st.sampled_from("abcé"),
@@ -41,6 +52,7 @@ ROWS = st.builds(
     thought=st.none(),
     thought_tokens=st.none(),
     cluster=st.none(),
+    language=st.none() | st.just("fr"),
 ).flatmap(
     lambda row: st.integers(0, len(row.token_ids)).map(
         lambda count: row._replace(thought="a" if count else None, thought_tokens=count or None)
@@ -57,7 +69,7 @@ def row_by_row(rows, subset, symptom):
     own = [r for r in rows if r.subset == subset and r.state not in NON_RESPONSE_STATES]
     flags = {}
     for r in own:
-        has = symptom in flag_response(r.text, answer_tokens(r), r.state)
+        has = symptom in flag_response(r.text, answer_tokens(r), r.state, r.language)
         flags.setdefault(r.prompt_id, []).append(has)
     return [np.mean(flags[prompt]) for prompt in sorted(flags)]
 
@@ -73,11 +85,15 @@ def test_arrays_say_what_the_rows_say(rows):
         assert own.prompt_ids == {r.prompt_id for r in rows if r.subset == subset}
         assert own.lengths.tolist() == [len(answer_tokens(r)) for r in texts]
         assert own.n_at_token_limit == sum(r.finish_reason == "length" for r in texts)
-        for symptom in RESPONSE_FLAGS:
+        languages = {r.language for r in rows if r.subset == subset}
+        assert own.language == ("fr" if languages == {"fr"} else None)
+        assert set(RESPONSE_FLAGS) - set(own.shares) == (set() if own.language else {LANGUAGE_FLAG})
+        for symptom in own.shares:
             shares = row_by_row(rows, subset, symptom)
             assert own.shares[symptom].tolist() == pytest.approx(shares)
             assert own.flag_counts[symptom] == sum(
-                symptom in flag_response(r.text, answer_tokens(r), r.state) for r in texts
+                symptom in flag_response(r.text, answer_tokens(r), r.state, r.language)
+                for r in texts
             )
 
 

@@ -263,3 +263,12 @@ def test_rows_are_kept_when_only_more_of_them_are_asked_for():
 def test_a_seed_names_prompt_and_sample_and_nothing_else():
     assert row_seed(7, "s-a", 0) == row_seed(7, "s-a", 0)
     assert len({row_seed(s, p, k) for s in (7, 8) for p in ("a", "b") for k in (0, 1)}) == 8
+
+
+def test_a_language_that_is_declared_later_generates_nothing_again(tmp_path):
+    made(["one", "two"], tmp_path)
+    asked = [prompt._replace(language="en", cluster="c") for prompt in prompts("one", "two")]
+    with RowJournal(tmp_path, {}) as rows:
+        generate(asked, EchoModel(stop_after=0), CONFIG, rows, NoProgress(), SingleProcess())
+        again = collect_generations(asked, CONFIG, rows)
+    assert {(row.language, row.cluster) for row in again} == {("en", "c")}

@@ -13,7 +13,11 @@ from toxtrail.analysis.dose_response import dose_tables
 from toxtrail.analysis.family import mismatch, require_comparable_family, variant_pairs
 from toxtrail.analysis.inference_data import pair_groups
 from toxtrail.analysis.paired_rows import pair_rows, refuse_unlike, rope_half_width
-from toxtrail.analysis.response_behaviour import behaviour_pairs, reduced_output
+from toxtrail.analysis.response_behaviour import (
+    behaviour_pairs,
+    in_other_language,
+    reduced_output,
+)
 from toxtrail.analysis.response_flags.registry import flag_meanings
 from toxtrail.analysis.response_table import SubsetResponses, build_response_table, limited_to
 from toxtrail.analysis.score_table import (
@@ -82,14 +86,16 @@ def compare_family(
         rate = reference_rate(summaries[reference], primary, config)
     region = rope_half_width(rate, config)
     behaviour = behaviour_pairs(edges, texts, config)
-    rises = {(row.a, row.b, row.subset): reduced_output(row) for row in behaviour}
+    changes = {(row.a, row.b, row.subset): row for row in behaviour}
     rows: list[PairRow] = []
     draws: dict[tuple[str, str, str], Any] = {}
     for edge in edges:
         for row, pair_draws in pair_rows(
             edge, tables[edge.a], tables[edge.b], region, config, len(edges)
         ):
-            rows.append(replace(row, reduced_output=rises[edge.a, edge.b, row.subset]))
+            change = changes[edge.a, edge.b, row.subset]
+            reduced, switched = reduced_output(change), in_other_language(change)
+            rows.append(replace(row, reduced_output=reduced, other_language=switched))
             draws[row.scorer, f"{edge.b} - {edge.a}", row.subset] = pair_draws
     doses = dose_tables(tables, summaries, config)
     summary = ComparisonSummary(

@@ -34,6 +34,8 @@ SHORTER = 0.1
 an interval excludes 0 for a fraction of a token."""
 TOO_SMALL = "too small"
 """Verdict of a difference in length whose interval excludes 0 and that is below SHORTER."""
+NOT_COMPUTED = FlagDifference(diff=None, diff_lo=None, diff_hi=None, verdict="not computed")
+"""Difference of a flag that needs a language that the prompts do not have, or not the same one."""
 
 
 def behaviour_rows(
@@ -69,8 +71,21 @@ def reduced_output(row: BehaviourPairRow) -> str:
     Args:
         row: of `behaviour_pairs`.
     """
-    symptoms = [name for name, difference in row.flags.items() if difference.verdict == "higher"]
+    symptoms = [name for name in _more_frequent(row) if RESPONSE_FLAGS[name].reduces_output]
     return ", ".join([*symptoms, *(["shorter"] if row.length_verdict == "lower" else [])])
+
+
+def in_other_language(row: BehaviourPairRow) -> bool:
+    """Return whether b's texts are credibly more often in another language than a's.
+
+    Args:
+        row: of `behaviour_pairs`.
+    """
+    return "other_language" in _more_frequent(row)
+
+
+def _more_frequent(row: BehaviourPairRow) -> list[str]:
+    return [name for name, difference in row.flags.items() if difference.verdict == "higher"]
 
 
 def length_verdict(credible: str, change: float) -> str:
@@ -91,7 +106,10 @@ def _weights(responses: Mapping[str, SubsetResponses]) -> dict[str, float]:
 
 
 def _rate(symptom: str, parts: Mapping[str, SubsetResponses], config: PosteriorConfig) -> FlagRate:
-    """Return the rate of one subset, or of several together."""
+    """Return the rate of one subset, or of several together; without numbers if the flag was not
+    computed for one of them."""
+    if any(symptom not in part.shares for part in parts.values()):
+        return FlagRate(n=None, rate=None, lo=None, hi=None)
     labels = {subset: part.shares[symptom] for subset, part in parts.items()}
     rate = lo = hi = None
     if all(subset_labels.size for subset_labels in labels.values()):
@@ -182,7 +200,12 @@ def _pair_row(
     )
     clusters = _clusters([*a, *b], [sorted(shared) for shared in both], config)
 
+    one_language = all(x.language == y.language for x, y in zip(a, b, strict=True))
+
     def flag_difference(symptom: str) -> FlagDifference:
+        computed = one_language or not RESPONSE_FLAGS[symptom].needs_language
+        if not computed or any(symptom not in part.shares for part in (*a, *b)):
+            return NOT_COMPUTED
         labels = Pairs(
             [x.shares[symptom][rows] for x, rows in zip(a, in_a, strict=True)],
             [x.shares[symptom][rows] for x, rows in zip(b, in_b, strict=True)],

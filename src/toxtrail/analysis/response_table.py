@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from toxtrail.analysis.response_flags.language_identification import language_group
 from toxtrail.analysis.response_flags.registry import (
     EMPTY,
     RESPONSE_FLAGS,
@@ -47,6 +48,9 @@ class SubsetResponses(NamedTuple):
     """Ids of all prompts."""
     clusters: Mapping[str, str]
     """Prompt -> cluster, for prompts that have one."""
+    language: str | None = None
+    """Language of the prompts as `identify_language` returns it; None if it is not declared or
+    cannot be identified. Then `shares` and `flag_counts` lack the flags that need it."""
 
     def token_values(self) -> Floats:
         """Return (prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
@@ -130,6 +134,8 @@ class _Rows(NamedTuple):
     is_text: Flags
     """Whether it is a continuation of its prompt."""
     symptoms: Mapping[str, Flags]
+    languages: Sequence[str | None]
+    """Languages of the prompts, as declared."""
 
     @classmethod
     def of(cls, table: pa.Table) -> _Rows:
@@ -141,7 +147,11 @@ class _Rows(NamedTuple):
         unfinished = _is_in(table["state"], [UNFINISHED])
         written = is_text & ~(blank | unfinished | _is_in(table["state"], [EMPTY]))
         flags = {EMPTY: is_text & ~(written | unfinished), UNFINISHED: unfinished}
-        columns = ResponseColumns(table["text"], tokens, ends, written, may_be_degenerate)
+        declared = "language" in table.column_names
+        languages = table["language"].to_pylist() if declared else [None] * len(table)
+        columns = ResponseColumns(
+            table["text"], tokens, ends, written, may_be_degenerate, languages
+        )
         return cls(
             prompts, subsets, prompt, subset,
             sample=table["sample"].to_numpy().astype(np.int64),
@@ -149,6 +159,7 @@ class _Rows(NamedTuple):
             at_limit=_is_in(table["finish_reason"], ["length"]),
             is_text=is_text,
             symptoms={**flags, **_rule_flags(columns)},
+            languages=languages,
         )  # fmt: skip
 
 
@@ -163,7 +174,10 @@ def _apply(rule: FlagModule, responses: ResponseColumns) -> Flags:
     texts = responses.texts.take(rows).to_pylist()
     tokens = (responses.tokens[ends[row] : ends[row + 1]].tolist() for row in rows)
     flags = np.zeros(responses.written.size, dtype=bool)
-    flags[rows] = [rule.applies(*response) for response in zip(texts, tokens, strict=True)]
+    languages = (responses.languages[row] for row in rows.tolist())
+    flags[rows] = [
+        rule.applies(*response) for response in zip(texts, tokens, languages, strict=True)
+    ]
     return flags
 
 
@@ -203,7 +217,13 @@ def _subset_responses(
     """
     texts = subset_rows[rows.is_text[subset_rows]]
     prompts, prompt_index = np.unique(rows.prompt[texts], return_inverse=True)
-    flags = {s: rows.symptoms[s][texts].astype(np.float64) for s in RESPONSE_FLAGS}
+    declared = {rows.languages[row] for row in subset_rows.tolist()}
+    language = language_group(tag) if len(declared) == 1 and (tag := declared.pop()) else None
+    flags = {
+        name: rows.symptoms[name][texts].astype(np.float64)
+        for name, flag in RESPONSE_FLAGS.items()
+        if language or not flag.needs_language
+    }
     lengths = rows.lengths[texts].astype(np.float64)
     asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[subset_rows]))
     return SubsetResponses(
@@ -216,6 +236,7 @@ def _subset_responses(
         n_at_token_limit=int(rows.at_limit[texts].sum()),
         prompt_ids=asked,
         clusters={p: clusters[p] for p in asked if p in clusters} if clusters else {},
+        language=language,
     )
 
 

@@ -183,4 +183,5 @@ def _row(
         thought=thought,
         thought_tokens=None if thought is None else len(thought_words),
         cluster=prompt.cluster,
+        language=prompt.language,
     )

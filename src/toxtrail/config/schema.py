@@ -87,7 +87,8 @@ class SubsetConfig(PinnedAsset):
     author. Intervals then use the cluster as the sampling unit. Each prompt needs a value; equal
     values are one cluster, in all subsets."""
     language: Language | None = None
-    """Language of the prompts as a BCP 47 tag: en, de, zh-Hans."""
+    """Language of the prompts as a BCP 47 tag: en, de, zh-Hans. Continuations in another language
+    are counted."""
     license: Annotated[str, StringConstraints(min_length=1)] | None = None
     """License stated by the source; kept in the prompt card."""
 

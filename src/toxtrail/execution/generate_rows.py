@@ -41,8 +41,8 @@ class GenerationRequest(NamedTuple):
         return f"{self.key}|failed"
 
 
-JOURNAL_VALUES = len(Generation._fields) - 1
-"""Fields of a row in the journal: all except its cluster, which belongs to the prompt."""
+JOURNAL_VALUES = len(Generation._fields) - 2
+"""Fields of a row in the journal: all except cluster and language, which belong to the prompt."""
 
 
 def row_seed(seed: int, prompt_id: str, sample: int) -> int:
@@ -180,6 +180,7 @@ def _generation(
         thought=thought,
         thought_tokens=None if thought is None else tokens,
         cluster=row.prompt.cluster,
+        language=row.prompt.language,
     )
 
 
@@ -195,6 +196,7 @@ def _too_long(row: GenerationRequest) -> Generation:
         finish_reason="none",
         error="the prompt and its continuation do not fit the model's window",
         cluster=row.prompt.cluster,
+        language=row.prompt.language,
     )
 
 
@@ -207,7 +209,10 @@ def _journal_row(request: GenerationRequest, rows: RowJournal) -> Generation:
     values = rows[request.key if request.key in rows else request.failed_key]
     if len(values) == JOURNAL_VALUES:
         row = Generation(*values)
-        row = row._replace(token_ids=tuple(row.token_ids), cluster=request.prompt.cluster)
+        prompt = request.prompt
+        row = row._replace(
+            token_ids=tuple(row.token_ids), cluster=prompt.cluster, language=prompt.language
+        )
         requested = (request.prompt.prompt_id, request.sample, request.prompt.subset)
         recorded = (row.prompt_id, row.sample, row.subset)
         problem = generation_problem(row) if recorded == requested else f"it is of {recorded}"

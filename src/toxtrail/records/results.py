@@ -119,9 +119,9 @@ class RateRow(VariantColumns):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagRate:
-    """Number and rate of continuations with a response flag."""
+    """Number and rate of continuations with a response flag; None if it was not computed."""
 
-    n: int
+    n: int | None
     rate: float | None
     lo: float | None
     hi: float | None
@@ -318,6 +318,9 @@ class PairRow(PairColumns):
     reduced_output: Annotated[
         str, "how b credibly produces less text than a; empty if it does not"
     ] = ""
+    other_language: Annotated[
+        bool, "whether b's texts are credibly more often in another language than a's"
+    ] = False
     agreement: Annotated[str, "agreement of the scorers: `agree`, `fragile`, or `one scorer`"] = (
         "one scorer"
     )

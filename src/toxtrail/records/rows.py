@@ -33,7 +33,7 @@ class Prompt(NamedTuple):
     source_row: int
     """Row in the source, from 0."""
     language: str | None = None
-    """Language as in params.yaml."""
+    """Language as in params.yaml, a BCP 47 tag."""
     covariates: Mapping[str, float | None] | None = None
     """Name -> value in the source; None if missing."""
     cluster: str | None = None
@@ -95,6 +95,8 @@ class Generation(NamedTuple):
     """Number of tokens of the thought, the first ones of `token_ids`; None without a thought."""
     cluster: str | None = None
     """Cluster of the prompt."""
+    language: str | None = None
+    """Language of the prompt."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -208,13 +210,12 @@ GENERATION_SCHEMA = pa.schema(
         pa.field("thought", pa.string()),
         pa.field("thought_tokens", pa.int32()),
         pa.field("cluster", pa.string()),
+        pa.field("language", pa.string()),
     ]
 )
-ROW_OPTIONS = frozenset({"cluster"})
-"""Columns that a file of generations or scores has only if one of its rows has a value."""
-GENERATION_OPTIONS = ROW_OPTIONS | {"thought", "thought_tokens"}
+GENERATION_OPTIONS = frozenset({"thought", "thought_tokens", "cluster", "language"})
 """Columns that a file of generations has only if one of its rows has a value."""
-SCORE_OPTIONS = ROW_OPTIONS | {"other", "error"}
+SCORE_OPTIONS = frozenset({"cluster", "other", "error"})
 """Columns that a file of scores has only if one of its rows has a value."""
 
 SCORE_SCHEMA = pa.schema(

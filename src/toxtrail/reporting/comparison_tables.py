@@ -28,12 +28,12 @@ from toxtrail.reporting.table import Field, Row, Table, build_table, number_colu
 from toxtrail.reporting.text import (
     MISSING_CELL,
     Verdict,
+    decrease_caveats,
     percent,
     percent_interval,
     percentage_points,
     points_interval,
     probability,
-    reduced_output_note,
     toxic_for_one,
     verdict_of,
 )
@@ -45,6 +45,7 @@ DROPPABLE = (
     "at token limit",
     "texts",
     "degenerate",
+    "other language",
     "pooled",
     "P(direction)",
     "rates",
@@ -174,11 +175,14 @@ def behaviour_differences(view: ComparisonView) -> Table:
 
 
 def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequence[Field[Row]]:
-    """Leave out the column of unfinished thoughts if there is none, and a column of the unit of
-    lengths if there is only one, which is then the heading of the lengths."""
+    """Leave out the column of unfinished thoughts if there is none, that of other languages if they
+    were not counted, and a column of the unit of lengths if there is only one, which is then the
+    heading of the lengths."""
     behaviour = view.summary.behaviour
     units = {row.length_unit for row in behaviour}
     left_out = set() if any(row.flags[UNFINISHED].n for row in behaviour) else {UNFINISHED}
+    if all(row.flags["other_language"].n is None for row in behaviour):
+        left_out.add("other language")
     heading = LENGTH
     if len(units) == 1:
         (heading,) = units
@@ -188,7 +192,7 @@ def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequenc
 
 
 def _flag_field(flag: str) -> Field[BehaviourRow]:
-    return Field(flag, lambda row: percent(row.flags[flag].rate), "right")
+    return Field(flag.replace("_", " "), lambda row: percent(row.flags[flag].rate), "right")
 
 
 LENGTH, UNIT = "length", "unit"
@@ -219,7 +223,7 @@ def _flag_difference_field(flag: str) -> Field[BehaviourPairRow]:
         bounds = points_interval(change.diff_lo, change.diff_hi)
         return f"{percentage_points(change.diff)} {bounds}{_star(change.verdict)}"
 
-    return Field(flag, cell, "right")
+    return Field(flag.replace("_", " "), cell, "right")
 
 
 def _length_difference(row: BehaviourPairRow) -> str:
@@ -404,7 +408,7 @@ def _decision(row: PairRow) -> str:
 
 def _verdict(row: PairRow) -> str:
     marks = ["fragile"] if row.agreement == "fragile" else []
-    marks += ["reduced output"] if reduced_output_note(row) else []
+    marks += decrease_caveats(row)
     return f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
 
 
@@ -443,6 +447,7 @@ NOTES: Sequence[Callable[[ComparisonView], Sequence[str]]] = (
     notes.majority_notes,
     notes.prior_notes,
     notes.scorer_error_notes,
+    notes.language_notes,
     notes.cluster_notes,
     notes.power_notes,
     notes.seed_notes,

@@ -10,13 +10,13 @@ from toxtrail.records.results import ComparisonSummary, PairRow
 from toxtrail.reporting.annotator_tables import annotation_sentence
 from toxtrail.reporting.comparison_view import ALL, EVERY, ComparisonView
 from toxtrail.reporting.text import (
+    decrease_caveats,
     pair_name,
     percent,
     percentage_points,
     plural,
     points_interval,
     probability,
-    reduced_output_note,
 )
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
 
@@ -25,6 +25,13 @@ FEW_CLUSTERS = 10
 coverage (benchmarks/clusters.py)."""
 MAX_NOTES = 4
 """Maximum notes of one kind."""
+MARKS = {
+    "reduced output": '"reduced output": less toxic, and credibly more empty, refused or '
+    "repetitive texts, or unfinished thoughts, or texts that are shorter by a tenth or more.",
+    "other language": '"other language": less toxic, and credibly more texts in another language '
+    "than the prompts.",
+}
+"""Mark of a verdict (see `decrease_caveats`) -> its explanation."""
 
 
 def chance_notes(view: ComparisonView) -> list[str]:
@@ -77,12 +84,8 @@ def reading_guide(view: ComparisonView) -> list[str]:
         )
     if any(row.agreement == "fragile" for row in view.summary.pairs):
         text += ' "fragile": another scorer gives a different verdict on the same texts.'
-    if any(reduced_output_note(row) for row in view.summary.pairs):
-        text += (
-            ' "reduced output": less toxic, and credibly more empty, refused or repetitive texts, '
-            "or unfinished thoughts, or texts that are shorter by a tenth or more."
-        )
-    return [text]
+    marks = {mark for row in view.summary.pairs for mark in decrease_caveats(row)}
+    return [" ".join([text, *(MARKS[mark] for mark in MARKS if mark in marks)])]
 
 
 def _rope_text(summary: ComparisonSummary) -> str:
@@ -185,6 +188,23 @@ def scorer_error_notes(view: ComparisonView) -> list[str]:
         f"{pair_name(row)}: a scorer whose false positive rates on the two variants differ by "
         f"{percentage_points(gap)[1:]} points would explain this difference."
         for row, gap in gaps
+    ]
+
+
+def language_notes(view: ComparisonView) -> list[str]:
+    """Return the subsets for which texts in another language are not counted, and why."""
+    unchecked = sorted(
+        {
+            row.subset
+            for row in view.summary.behaviour
+            if row.subset != ALL and row.flags["other_language"].n is None
+        }
+    )
+    if not unchecked:
+        return []
+    return [
+        f"Texts in another language are not counted for {', '.join(unchecked)}: no language that "
+        "can be identified is declared (prompts.subsets.<subset>.language)."
     ]
 
 

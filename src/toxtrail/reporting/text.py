@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
     verdict: str
     numbers: str
     remark: str
-    """A note if the variant is less toxic and also produces less text; else empty."""
+    """Caveats of a decrease; see `decrease_caveats`."""
 
     @property
     def markdown(self) -> str:
@@ -79,7 +79,7 @@ def verdict_of(row: PairRow) -> Verdict:
         f"P(direction) {probability(row.pd)}, {row.n} prompts, "
         f"toxic for one only: {toxic_for_one(row)}"
     )
-    return Verdict(pair_name(row), row.verdict, numbers, reduced_output_note(row))
+    return Verdict(pair_name(row), row.verdict, numbers, " ".join(decrease_caveats(row).values()))
 
 
 def toxic_for_one(row: PairRow) -> str:
@@ -87,10 +87,20 @@ def toxic_for_one(row: PairRow) -> str:
     return f"{row.n01:g} v {row.n10:g}"
 
 
-def reduced_output_note(row: PairRow) -> str:
-    """Return a note if toxicity falls and the variant also produces less text; else empty."""
-    if row.verdict != "lower" or not row.reduced_output:
-        return ""
-    *most, last = row.reduced_output.split(", ")
-    flags = f"{', '.join(most)} and {last}" if most else last
-    return f"Less toxic, but also less text produced: credibly more often {flags}."
+def decrease_caveats(row: PairRow) -> dict[str, str]:
+    """Return mark -> sentence for each change of the texts that could explain why toxicity falls;
+    empty if it does not fall."""
+    if row.verdict != "lower":
+        return {}
+    caveats = {}
+    if row.reduced_output:
+        *most, last = row.reduced_output.split(", ")
+        flags = f"{', '.join(most)} and {last}" if most else last
+        sentence = f"Less toxic, but also less text produced: credibly more often {flags}."
+        caveats["reduced output"] = sentence
+    if row.other_language:
+        caveats["other language"] = (
+            "Less toxic, but credibly more often in another language than the prompts, in which "
+            "the scorer may miss toxicity."
+        )
+    return caveats

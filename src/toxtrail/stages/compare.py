@@ -105,7 +105,7 @@ def _write(
     params: Mapping[str, Any],
     inputs: Mapping[str, InputFile],
 ) -> None:
-    versions = installed_versions("numpy", "scipy", "arviz", "matplotlib")
+    versions = installed_versions("numpy", "scipy", "py3langid", "arviz", "matplotlib")
     manifest = manifest_of("compare", family, params, inputs, versions)
     summary = output.summary
     folder = store.comparison_dir(family)

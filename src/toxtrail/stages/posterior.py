@@ -39,7 +39,7 @@ def run(
         variant, variant_config, rows, scores, texts, labels, annotators, primary, config
     )
     params = {"posterior": config.plain(), "primary": primary, "variant": variant_config.plain()}
-    versions = installed_versions("numpy", "scipy")
+    versions = installed_versions("numpy", "scipy", "py3langid")
     manifest = manifest_of("posterior", variant, params, {"scores": scores, **files}, versions)
     store.write_analysis(store.posterior_dir(family, variant), output, manifest)
 

@@ -49,7 +49,6 @@ from toxtrail.records.rows import (
     GENERATION_SCHEMA,
     OPTIONAL_PROMPT_COLUMNS,
     PROMPT_SCHEMA,
-    ROW_OPTIONS,
     SCORE_OPTIONS,
     SCORE_SCHEMA,
     FinishReason,
@@ -363,7 +362,7 @@ def _may_be_generations(table: pa.Table) -> bool:
         and not any(len(column) and pc.min(column).as_py() < 0 for column in counts)
         and set(table["state"].unique().to_pylist()) <= set(get_args(RowStatus))
         and set(table["finish_reason"].unique().to_pylist()) <= set(get_args(FinishReason))
-        and not GENERATION_OPTIONS & set(table.column_names) - ROW_OPTIONS  # checked row by row
+        and not {"thought", "thought_tokens"} & set(table.column_names)  # checked row by row
     )
 
 

@@ -16,7 +16,7 @@ from toxtrail.reporting.scorer_limitations import flag_limitations
 ASKED = []
 
 
-def applies(text, token_ids):
+def applies(text, token_ids, language):
     ASKED.append(text)
     return text.isupper()
 

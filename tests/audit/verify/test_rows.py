@@ -35,6 +35,7 @@ GENERATION_CHANGES = {
     "another prompt": lambda row: row._replace(prompt_id="a-9"),
     "another sample": lambda row: row._replace(sample=2),
     "another subset": lambda row: row._replace(subset="c"),
+    "another language": lambda row: row._replace(language="fr"),
 }
 SCORE_CHANGES = {
     "another prompt": lambda row: row._replace(prompt_id="a-9"),

@@ -47,7 +47,7 @@ PUNCTUATION = ".,;:!?'\""
 """Around a word."""
 
 
-def applies(text: str, token_ids: Sequence[int]) -> bool:
+def applies(text: str, token_ids: Sequence[int], language: str | None) -> bool:
     """Return whether a text is not language."""
     return is_degenerate(text)
 

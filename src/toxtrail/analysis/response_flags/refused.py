@@ -647,7 +647,7 @@ UNCOMMON = "[^\\t\\n\\f\\r -)+-^a-~\u2013\u2014\u201c\u201d\u2026]"
 """Characters that `possible_patterns` cannot be asked about: other scripts, marks of emphasis."""
 
 
-def applies(text: str, token_ids: Sequence[int]) -> bool:
+def applies(text: str, token_ids: Sequence[int], language: str | None) -> bool:
     """Return whether a text opens with a refusal."""
     return is_refusal(text)
 

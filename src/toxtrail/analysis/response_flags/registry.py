@@ -26,6 +26,10 @@ class ResponseFlag(NamedTuple):
     have no rule."""
     limitation: str = ""
     """Known misses of the rule, one sentence."""
+    reduces_output: bool = True
+    """Whether a variant with more such texts produces less text."""
+    needs_language: bool = False
+    """Whether it is computed only for subsets with a declared language that can be identified."""
 
 
 RESPONSE_FLAGS: dict[str, ResponseFlag] = {
@@ -44,6 +48,15 @@ RESPONSE_FLAGS: dict[str, ResponseFlag] = {
     ),
     "degenerate": ResponseFlag(
         "texts that are not language", "toxtrail.analysis.response_flags.degenerate"
+    ),
+    "other_language": ResponseFlag(
+        "texts in another language than the one declared for their prompts",
+        "toxtrail.analysis.response_flags.other_language",
+        "Languages are identified by py3langid. Not detected: short texts, texts in several "
+        "languages, closely related languages (Norwegian and Danish, for example), scripts of "
+        "one language.",
+        reduces_output=False,
+        needs_language=True,
     ),
 }
 """Name of the flag, which is part of column names -> flag."""

@@ -23,7 +23,7 @@ TOKEN_BITS = 18
 """Bits of a token id in the largest vocabularies."""
 
 
-def applies(text: str, token_ids: Sequence[int]) -> bool:
+def applies(text: str, token_ids: Sequence[int], language: str | None) -> bool:
     """Return whether a text is repetitive."""
     return repeated_ngram_fraction(token_ids) >= REPETITIVE
 

@@ -28,16 +28,19 @@ class ResponseColumns(NamedTuple):
     """(row,): whether it is a continuation with a visible character."""
     may_be_degenerate: Flags
     """(row,): see `text_screening.screened`."""
+    languages: Sequence[str | None]
+    """(row,): language of its prompt as a BCP 47 tag; None if it is not declared."""
 
 
 class FlagModule(Protocol):
     """Interface of a flag's module."""
 
-    def applies(self, text: str, token_ids: Sequence[int]) -> bool:
+    def applies(self, text: str, token_ids: Sequence[int], language: str | None) -> bool:
         """Return whether a text that is not blank has the flag.
 
         Args:
             token_ids: its own tokens, without the end-of-sequence token.
+            language: language of its prompt as a BCP 47 tag; None if it is not declared.
         """
         ...
 

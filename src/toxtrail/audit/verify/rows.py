@@ -165,14 +165,14 @@ def generation_problems(
 ) -> Iterator[str]:
     """Yield problems with the rows, which must be k continuations of each prompt."""
     expected = {
-        (p.prompt_id, sample): (p.subset, p.cluster) for p in prompts for sample in range(samples)
+        (prompt.prompt_id, sample): prompt for prompt in prompts for sample in range(samples)
     }
     yield from _odd_keys("generation", [row.key for row in rows], set(expected), "prompts")
-    for index, name in enumerate(("subset", "cluster")):
+    for name in ("subset", "cluster", "language"):
         moved = [
             row.key
             for row in rows
-            if row.key in expected and getattr(row, name) != expected[row.key][index]
+            if row.key in expected and getattr(row, name) != getattr(expected[row.key], name)
         ]
         if moved:
             yield f"{len(moved)} rows name another {name} than their prompt, the first {moved[0]}"
