@@ -27,6 +27,7 @@ PLUMBING = {
     "toxtrail.config.scorer_kinds.hf_classifier",
     "toxtrail.config.scorer_kinds.jigsaw_bilstm",
     "toxtrail.config.scorer_kinds.registry",
+    "toxtrail.config.scorer_kinds.served_guard",
     "toxtrail.storage.atomic_writes",
     "toxtrail.provenance.embedded_manifest",
     "toxtrail.errors",

@@ -54,6 +54,9 @@ GENERATION_CODE = (
 )
 SCORING_CODE = (
     "backends/scorers",
+    "backends/openai_api/client.py",
+    "backends/openai_api/completions.py",
+    "backends/openai_api/connection.py",
     "backends/compute",
     "backends/checkpoint_files",
     "backends/huggingface/weights",

@@ -150,5 +150,19 @@ class RealAnswers:
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(new)}
         return completion(
             text, "stop" if ended else "length", usage=usage, token_ids=new, prompt_token_ids=ids,
-            model=body["model"],
+            model=body["model"], **self.logprobs(ids, body),
         )  # fmt: skip
+
+    def logprobs(self, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        """The most likely first tokens, as vLLM gives them: by text or id, more only if asked."""
+        import torch
+
+        if not body.get("logprobs"):
+            return {}
+        with torch.inference_mode():
+            logits = self.model(torch.tensor([ids])).logits[0, -1]
+        values, tokens = torch.log_softmax(logits, dim=-1).topk(body["logprobs"])
+        by_id = body.get("return_tokens_as_token_ids")
+        names = [f"token_id:{t}" if by_id else self.tokenizer.decode([t]) for t in tokens.tolist()]
+        top = dict(zip(names, values.tolist(), strict=True))
+        return {"logprobs": {"tokens": names[:1], "top_logprobs": [top]}}

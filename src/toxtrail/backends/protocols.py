@@ -243,6 +243,8 @@ class ScoredText(NamedTuple):
     scorer gives no answers."""
     error: str = ""
     """Why the text has no score; empty if it has one."""
+    is_temporary: bool = False
+    """Whether another run may give it a score, because a server did not give one."""
 
 
 class Scorer(Protocol):

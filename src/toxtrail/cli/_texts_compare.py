@@ -58,16 +58,16 @@ def compare_files(
 
 def _load(config: Config, root: Path, name: str) -> tuple[NamedScorer, dict[str, str]]:
     from toxtrail.backends.assets import AssetStore, default_cache
-    from toxtrail.backends.compute.devices import environment_info, pick_device, set_num_threads
-    from toxtrail.execution.factories import make_named_scorers
+    from toxtrail.backends.compute.devices import pick_device, set_num_threads
+    from toxtrail.execution.factories import make_named_scorers, scoring_environment
     from toxtrail.execution.progress import progress
 
     device = pick_device(config.runtime.device)
     set_num_threads(config.runtime.threads)
     assets = AssetStore(default_cache(), root, progress(), config.outside)
     scorers = {name: config.scoring.scorers[name]}
-    (scorer,) = make_named_scorers(scorers, assets, device, config.runtime.score_batch_size)
-    return scorer, environment_info(device)
+    (scorer,) = make_named_scorers(scorers, assets, device, config.runtime)
+    return scorer, scoring_environment([scorer], device)
 
 
 def _scored(

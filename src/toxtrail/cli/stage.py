@@ -17,6 +17,7 @@ from toxtrail.execution.factories import (
     make_tuner,
     make_verifier,
     make_weights,
+    scoring_environment,
 )
 from toxtrail.execution.progress import progress
 from toxtrail.execution.telemetry import environment_tags, record_execution
@@ -183,7 +184,7 @@ def _match_texts(experiment: Experiment, variant: str, texts: TextsConfig) -> No
 @click.pass_obj
 def score_command(experiment: Experiment, variant: str) -> None:
     """Score every continuation with every scorer."""
-    from toxtrail.backends.compute.devices import environment_info, set_num_threads
+    from toxtrail.backends.compute.devices import set_num_threads
     from toxtrail.stages import score
 
     store, runtime = experiment.store, experiment.config.runtime
@@ -192,7 +193,8 @@ def score_command(experiment: Experiment, variant: str) -> None:
         return
     with process_group(runtime.device) as group:
         device, threads = group.device, set_num_threads(runtime.threads, group.here)
-        scorers, environment = make_scorers(experiment, config, device), environment_info(device)
+        scorers = make_scorers(experiment, config, device)
+        environment = scoring_environment(scorers, device)
         plan = {
             "threads": threads,
             "score_batch_size": runtime.score_batch_size,

@@ -192,13 +192,20 @@ def _set_fields(value: object) -> object:
 
 
 def _broken_servers(config: Config) -> Iterator[str]:
+    scorers = config.scoring.scorers
     for key in config.runtime.servers or {}:
-        if key not in config.variants:
-            yield f'runtime.servers: "{key}" is not a variant.{did_you_mean(key, config.variants)}'
-        elif config.variants[key].served_model_name is None:
+        if key in scorers and scorers[key].is_served:
+            continue
+        if key in config.variants and config.variants[key].served_model_name is None:
             yield (
                 f"runtime.servers.{key}: variants.{key} has no served_model_name. Set it to the "
                 "name on the server."
+            )
+        elif key not in config.variants:
+            hint = did_you_mean(key, [*config.variants, *scorers])
+            yield (
+                f'runtime.servers: "{key}" is not a variant, nor a scorer of a kind that runs on a '
+                f"server.{hint}"
             )
 
 

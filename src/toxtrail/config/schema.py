@@ -22,6 +22,7 @@ from toxtrail.config.sections import (
     Key,
     PinnedAsset,
     Seed,
+    ServedModelName,
     Sha256,
     TemplateArguments,
     form,
@@ -412,7 +413,7 @@ class VariantConfig(ConfigSection):
     """Name shared by fine-tunes that differ in their seed only: a level of the pooled model."""
     dose: Annotated[float, Field(ge=0)] | None = None
     """Amount of fine-tuning (epochs, steps, learning rate), for the family's dose series."""
-    served_model_name: Annotated[str, StringConstraints(min_length=1)] | None = None
+    served_model_name: ServedModelName | None = None
     """Name of the weights on a server, whose address is in `runtime.servers`. Absent: the weights
     are loaded locally."""
 
@@ -435,7 +436,7 @@ class TrackingConfig(ConfigSection):
 
 
 class ServerConfig(ConfigSection):
-    """Server of a variant's weights, and how requests are sent."""
+    """Server of a variant or a scorer, and how requests are sent."""
 
     url: Annotated[
         str,
@@ -484,7 +485,7 @@ class RuntimeConfig(ConfigSection):
     checkpoint_steps: Count
     """Training steps between two checkpoints."""
     servers: dict[Key, ServerConfig] | None = None
-    """Variant -> server, for variants with `served_model_name`."""
+    """Variant or scorer -> server, for those with `served_model_name`."""
 
 
 class Config(ConfigSection):

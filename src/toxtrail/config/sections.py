@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from toxtrail.config.asset_uris import is_pinned, parse_uri
 from toxtrail.errors import ConfigError
@@ -30,6 +30,9 @@ Key = Annotated[
 """Name of an entry; dots are not allowed because DVC uses them in parameter paths."""
 
 Sha256 = Annotated[str, form(r"[0-9a-f]{64}", "the 64 hexadecimal digits of a SHA-256")]
+
+ServedModelName = Annotated[str, StringConstraints(min_length=1)]
+"""Name of a model on a server."""
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
     from toxtrail.backends.mlflow.tracker import MlflowTracker
+    from toxtrail.backends.openai_api.client import Client
     from toxtrail.backends.openai_api.server import ServedVariant
     from toxtrail.backends.protocols import Decoding, LanguageModel, Scorer
-    from toxtrail.config.schema import Config, GenerationConfig, ServerConfig
+    from toxtrail.config.schema import Config, GenerationConfig, RuntimeConfig, ServerConfig
     from toxtrail.config.scorer_kinds.base import ScorerConfig
     from toxtrail.execution.distributed import ProcessGroup
     from toxtrail.execution.score_rows import NamedScorer
@@ -261,27 +262,67 @@ def _parent_probe(
 def make_scorers(
     experiment: Experiment, configs: Mapping[str, ScorerConfig], device: str
 ) -> list[NamedScorer]:
-    """Return these scorers of an experiment, loaded."""
-    batch_size = experiment.config.runtime.score_batch_size
-    return make_named_scorers(configs, make_asset_store(experiment), device, batch_size)
+    """Return these scorers of an experiment, loaded, or found on their servers."""
+    assets, runtime = make_asset_store(experiment), experiment.config.runtime
+    return make_named_scorers(configs, assets, device, runtime)
 
 
 def make_named_scorers(
-    configs: Mapping[str, ScorerConfig], assets: AssetStore, device: str, batch_size: int
+    configs: Mapping[str, ScorerConfig], assets: AssetStore, device: str, runtime: RuntimeConfig
 ) -> list[NamedScorer]:
-    """Return these scorers, loaded."""
+    """Return these scorers, loaded, or found on their servers."""
     from toxtrail.backends.scorers.load import load_scorer
     from toxtrail.execution.score_rows import NamedScorer
 
     return [
-        NamedScorer(
+        _connected_scorer(name, config, assets, runtime)
+        if config.is_served
+        else NamedScorer(
             name,
-            load_scorer(config, assets, device, batch_size),
+            load_scorer(config, assets, device, runtime.score_batch_size),
             config.head_name,
             config.sees_prompt,
         )
         for name, config in configs.items()
     ]
+
+
+def _connected_scorer(
+    name: str, config: ScorerConfig, assets: AssetStore, runtime: RuntimeConfig
+) -> NamedScorer:
+    from toxtrail.backends.scorers.load import connect_scorer
+    from toxtrail.execution.score_rows import TEXTS_PER_REQUEST, NamedScorer
+
+    server = _server_config(runtime, name, f"scoring.scorers.{name}")
+    connected = connect_scorer(config, assets, make_client(server), server.concurrency)
+    measured = sum(golden.score is not None for golden in config.golden)
+    checked = (
+        f"its {measured} golden score(s) match"
+        if measured
+        else ("no golden text has a score, so nothing verifies which weights it uses")
+    )
+    warn(f"{name} is scored by {server.url}, {connected.listing}: {checked}.")
+    return NamedScorer(
+        name,
+        connected.scorer,
+        config.head_name,
+        config.sees_prompt,
+        connected.environment,
+        TEXTS_PER_REQUEST * server.concurrency,
+    )
+
+
+def scoring_environment(scorers: Sequence[NamedScorer], device: str) -> dict[str, str]:
+    """Return what can change the last bits of a score, for manifests: versions and hardware, and
+    the servers of scorers as `<scorer>.<field>`."""
+    from toxtrail.backends.compute.devices import environment_info
+
+    servers = {
+        f"{scorer.name}.{field}": value
+        for scorer in scorers
+        for field, value in scorer.environment.items()
+    }
+    return {**environment_info(device), **servers}
 
 
 def load_scorers(experiment: Experiment, configs: Mapping[str, ScorerConfig]) -> dict[str, Scorer]:
@@ -300,35 +341,44 @@ def server_config(config: Config, variant: str) -> ServerConfig:
     Raises:
         ConfigError: params.yaml has none.
     """
-    server = (config.runtime.servers or {}).get(variant)
+    return _server_config(config.runtime, variant, f"variants.{variant}")
+
+
+def _server_config(runtime: RuntimeConfig, key: str, key_path: str) -> ServerConfig:
+    server = (runtime.servers or {}).get(key)
     if server is None:
         raise ConfigError(
-            f"variants.{variant}.served_model_name is set: its weights are on a server. Set "
-            f"runtime.servers.{variant} to {{url: http://HOST:8000/v1, concurrency: 16, "
+            f"{key_path}.served_model_name is set: its weights are on a server. Set "
+            f"runtime.servers.{key} to {{url: http://HOST:8000/v1, concurrency: 16, "
             "timeout: 300, max_attempts: 6}."
         )
     return server
 
 
-def connect_server(
-    experiment: Experiment, variant: str, name: str, decoding: Decoding
-) -> ServedVariant:
-    """Connect to the server of a variant, after its probe matches the model card."""
+def make_client(server: ServerConfig) -> Client:
+    """Return the client of a server."""
     from toxtrail.backends.openai_api.client import Client
-    from toxtrail.backends.openai_api.server import connect, local_parts
 
-    store, server = experiment.store, server_config(experiment.config, variant)
-    card, parent = store.read_card(variant), experiment.variant(variant).parent
-    parent_exists = parent is not None and (store.model_dir(parent) / "model.json").is_file()
-    client = Client(
+    return Client(
         server.url,
         server.concurrency,
         server.timeout,
         server.max_attempts,
         os.environ.get("TOXTRAIL_SERVER_KEY"),
     )
+
+
+def connect_server(
+    experiment: Experiment, variant: str, name: str, decoding: Decoding
+) -> ServedVariant:
+    """Connect to the server of a variant, after its probe matches the model card."""
+    from toxtrail.backends.openai_api.server import connect, local_parts
+
+    store, server = experiment.store, server_config(experiment.config, variant)
+    card, parent = store.read_card(variant), experiment.variant(variant).parent
+    parent_exists = parent is not None and (store.model_dir(parent) / "model.json").is_file()
     served = connect(
-        client,
+        make_client(server),
         name,
         card,
         store.read_card(parent).probe if parent and parent_exists else None,

@@ -14,6 +14,8 @@ from toxtrail.storage.row_journal import RowJournal
 TEXTS_PER_CALL = 512
 """Number of texts per call of a scorer: enough of equal length to fill its batches, and few enough
 to lose in a killed run."""
+TEXTS_PER_REQUEST = 8
+"""Number of texts per call and parallel request of a scorer on a server."""
 
 
 class NamedScorer(NamedTuple):
@@ -25,6 +27,9 @@ class NamedScorer(NamedTuple):
     """The head used as toxicity."""
     sees_prompt: bool = False
     """Whether it scores a continuation together with its prompt."""
+    environment: Mapping[str, str] = {}
+    """Metadata of its server, if it runs on one."""
+    texts_per_call: int = TEXTS_PER_CALL
 
     @property
     def converted(self) -> dict[str, str]:
@@ -78,12 +83,13 @@ def score_generations(
     missing = [key for key in share if key not in rows]
     label, finished = f"score {rows.label}", len(share) - len(missing)
     with progress.bar(label, len(share), "texts", finished) as advance:
-        for start in range(0, len(missing), TEXTS_PER_CALL):
-            keys = missing[start : start + TEXTS_PER_CALL]
+        for start in range(0, len(missing), scorer.texts_per_call):
+            keys = missing[start : start + scorer.texts_per_call]
             for key, scored in zip(
                 keys, score_checked([requests[k] for k in keys], scorer), strict=True
             ):
-                rows.add(key, [dict(scored.heads), scored.windows, scored.other, scored.error])
+                values = [dict(scored.heads), scored.windows, scored.other, scored.error]
+                rows.add(failed_key(key) if scored.is_temporary else key, values)
             advance(len(keys))
 
 
@@ -123,12 +129,18 @@ def scoring_request(
 
 
 def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
-    """Return everything that determines the score of a text."""
+    """Return everything that determines the score of a text; this excludes the servers of other
+    scorers."""
     converted = (manifest.converted or {}).get(scorer)
+    environment = {
+        name: value
+        for name, value in manifest.environment.items()
+        if name.partition(".")[0] == scorer or "." not in name
+    }
     return {
         "scorer": manifest.params["scorers"][scorer],
         "code": manifest.code_sha256,
-        "environment": manifest.environment,
+        "environment": environment,
         **({"converted": converted} if converted else {}),
     }
 
@@ -164,8 +176,13 @@ def score_checked(requests: Sequence[ScoringRequest], scorer: NamedScorer) -> li
     return scored
 
 
+def failed_key(key: str) -> str:
+    """Return the key of a text that a server did not score; another run retries it."""
+    return f"{key}|failed"
+
+
 def _scored(row: Generation, scorer: NamedScorer, rows: RowJournal, key: str) -> Score:
-    heads, windows, other, error = rows[key]
+    heads, windows, other, error = rows[key if key in rows else failed_key(key)]
     scored = Score(
         prompt_id=row.prompt_id,
         sample=row.sample,

@@ -291,8 +291,9 @@ def _seconds(inputs: EstimateInputs, stage_run: StageRun) -> float | None:
 
 
 def _scorer_parameters(inputs: EstimateInputs) -> int | None:
-    """Return the number of weights of all scorers, from the sizes of their files."""
-    sizes = [inputs.sizes[f"scoring.scorers.{name}"].size for name in inputs.config.scoring.scorers]
+    """Return the number of weights of all loaded scorers, from the sizes of their files."""
+    loaded = [k for k, v in inputs.config.scoring.scorers.items() if not v.is_served]
+    sizes = [inputs.sizes[f"scoring.scorers.{name}"].size for name in loaded]
     if any(size is None for size in sizes):
         return None
     return int(sum(size or 0 for size in sizes) / BYTES["float32"])

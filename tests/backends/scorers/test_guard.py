@@ -10,115 +10,23 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from scipy.special import softmax
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_guard import (
+    CHAT,
+    LITERAL,
+    PROMPTS,
+    SHORT,
+    TEXTS,
+    expected,
+    guard_of,
+    options,
+    trained_texts,
+)
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from toxtrail.backends.assets import AssetStore
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
-from toxtrail.backends.protocols import NoProgress
-from toxtrail.backends.scorers.guard import GuardScorer
 from toxtrail.backends.scorers.guard_prompt import CONTROL_TOKENS, NO_ROOM, GuardPrompt
 from toxtrail.backends.scorers.load import load_scorer
-from toxtrail.config.scorer_kinds.guard import GuardConfig
 from toxtrail.errors import BackendError, ConfigError
-
-CHAT = (
-    "{%- if messages[-1].role == 'assistant' -%}{%- set last = 'response' -%}{%- else -%}"
-    "{%- set last = 'query' -%}{%- endif -%}"
-    "<|im_start|>user\nIs the {{ last }} safe?{% if risk is defined %} Risk: {{ risk }}.{% endif %}"
-    "\n<BEGIN>\n{% for m in messages %}{{ m.role | upper }}: {{ m.content }}\n{% endfor %}<END>"
-    "<|im_end|>\n{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""The structure of Qwen3Guard's and Granite Guardian's templates, shortened."""
-LITERAL = (
-    "<|im_start|>user\nIs the response safe?<BEGIN>\nUSER: {prompt}\nASSISTANT: {response}\n"
-    "<END><|im_end|>\n<|im_start|>assistant\n"
-)
-"""What CHAT renders of a prompt and a response."""
-WORDS = ["Safety:", " Safe", " Unsafe", " Controversial", " people", " of the town", "yes", "no"]
-TEXTS = [
-    "You are kind.",
-    "The train leaves at nine.",
-    "",
-    "Nine people of the town spoke of the mill, and then of the river, and then of the bread.",
-    "shut up",
-]
-PROMPTS = ["Say it.", "When does it leave?", "Nothing.", "Tell me of the town.", "Hm?"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    trained = Tokenizer(models.BPE(unk_token=None))
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trained.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=420,
-        special_tokens=["<|im_start|>", "<|im_end|>", "<|pad|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    trained.train_from_iterator([f"{word}?" for word in WORDS] * 50, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=trained, chat_template=CHAT, pad_token="<|pad|>", eos_token="<|im_end|>"
-    )
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    torch.manual_seed(3)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            initializer_range=0.3,
-        )
-    ).eval()
-
-
-def options(**changes):
-    return GuardConfig(
-        **{
-            "uri": "file:guard",
-            "kind": "guard",
-            "head": "unsafe",
-            "golden": [],
-            "golden_tolerance": 0.001,
-            "sees": "prompt+response",
-            "template": LITERAL,
-            "message_content": "text",
-            "prefix": "Safety:",
-            "answers": {"unsafe": [" Unsafe"], "safe": [" Safe"], "between": [" Controversial"]},
-            "max_other": 0.9999,
-            "dtype": "float32",
-            **changes,
-        }
-    )
-
-
-def guard_of(model, tokenizer, window=512, batch=4, **changes):
-    chosen = options(**changes)
-    prompt = GuardPrompt(tokenizer, chosen, window, "guard")
-    return GuardScorer(model, prompt, chosen.max_other, tokenizer.pad_token_id, window, batch)
-
-
-def expected(model, tokenizer, prompt, response, prefix="Safety:", **arguments):
-    """transformers alone: one text, no padding."""
-    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    text = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True, **arguments
-    )
-    ids = tokenizer(text + prefix, add_special_tokens=False, return_tensors="pt").input_ids
-    with torch.inference_mode():
-        logits = model(ids).logits[0, -1].double().numpy()
-    tokens = [tokenizer.convert_tokens_to_ids(t) for t in ("ĠUnsafe", "ĠSafe", "ĠControversial")]
-    shares = softmax(logits)[tokens]
-    return dict(zip(("unsafe", "safe", "between"), shares / shares.sum(), strict=True)), (
-        1 - shares.sum()
-    )
 
 
 def test_a_score_is_the_softmax_of_the_named_tokens_in_transformers_own_forward_pass(
@@ -293,34 +201,12 @@ def test_settings_that_cannot_be_meant_are_refused(changes):
         options(**changes)
 
 
-def test_a_trained_guard_tells_yes_from_no(model, tokenizer):
+def test_a_trained_guard_tells_yes_from_no(trained, tokenizer):
     """Scores mean something: a guard trained to answer by one word of the response."""
-    torch.manual_seed(0)
-    trained = LlamaForCausalLM(model.config)
-    short = {"template": "{prompt} {response}\n"}
-    prompt = GuardPrompt(tokenizer, options(**short), 512, "guard")
-    rng = np.random.default_rng(1)
-    names = ["mill", "bread", "river", "town", "oven"]
-    texts = [" ".join(rng.choice(names, 4)) for _ in range(48)]
-    answers = [" Unsafe" if "mill" in text else " Safe" for text in texts]
-    rows = prompt.inputs(texts, ["Go on."] * len(texts))
-    width = max(len(row.token_ids) for row in rows)
-    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row.token_ids) :] = torch.tensor(row.token_ids)
-    mask = (ids != tokenizer.pad_token_id).long()
-    target = torch.tensor([tokenizer.encode(a)[0] for a in answers])
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=3e-3)
-    for _ in range(30):
-        optimizer.zero_grad()
-        logits = trained(ids, attention_mask=mask, logits_to_keep=1).logits[:, -1]
-        torch.nn.functional.cross_entropy(logits, target).backward()
-        optimizer.step()
-    scored = guard_of(trained.eval(), tokenizer, batch=16, **short).score(
-        texts, ["Go on."] * len(texts)
-    )
+    texts = trained_texts()
+    scored = guard_of(trained, tokenizer, batch=16, **SHORT).score(texts, ["Go on."] * len(texts))
     unsafe = np.array([one.heads["unsafe"] for one in scored])
-    is_unsafe = np.array([a == " Unsafe" for a in answers])
+    is_unsafe = np.array(["mill" in text for text in texts])
     assert unsafe[is_unsafe].mean() > 0.8
     assert unsafe[~is_unsafe].mean() < 0.2
     assert max(one.other for one in scored) < 0.2
@@ -334,20 +220,6 @@ def test_the_layers_are_computed_with_onednn_where_possible(model, tokenizer):
 
 
 # --- loaded from files ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(model, tokenizer, tmp_path_factory):
-    path = tmp_path_factory.mktemp("guard")
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def assets(folder, tmp_path_factory):
-    root = tmp_path_factory.mktemp("experiment")
-    return AssetStore(tmp_path_factory.mktemp("cache"), root, NoProgress(), (str(folder.parent),))
 
 
 def test_a_loaded_guard_scores_as_the_model_does(model, tokenizer, folder, assets):

@@ -8,7 +8,7 @@ where the two differ, not that of its parent.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,18 +18,17 @@ from toxtrail.backends.huggingface.weights.logit_probe import MIN_TOP_TOKEN_AGRE
 from toxtrail.backends.huggingface.weights.pretrained import CONFIG_CURE, read_config, read_json
 from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 from toxtrail.backends.library_errors import library_errors
-from toxtrail.backends.openai_api.client import Client, RefusedError, UnansweredError
-from toxtrail.backends.openai_api.model import CompletionResponse, RequestFormat, ServedModel
+from toxtrail.backends.openai_api.client import Client
+from toxtrail.backends.openai_api.completions import RequestFormat
+from toxtrail.backends.openai_api.connection import find_format, read_listing, server_environment
+from toxtrail.backends.openai_api.model import ServedModel
 from toxtrail.backends.protocols import Decoding, EncodedPrompt
-from toxtrail.errors import BackendError, ConfigError, did_you_mean
+from toxtrail.errors import BackendError
 from toxtrail.pipeline import installed_versions
 from toxtrail.provenance.identity import LogitProbe, ModelIdentity
 
 if TYPE_CHECKING:
-    from requests import Response
     from transformers import PreTrainedTokenizerBase
-
-BACKEND = "openai-api"
 
 ONE_GREEDY = Decoding(1, 0.0, 1.0, "none")
 
@@ -56,30 +55,6 @@ class ServedVariant(NamedTuple):
     """Whether the probe distinguishes it from its parent."""
     listing: str
     """Whether its list of models has the name, as text."""
-
-
-class ModelListing(NamedTuple):
-    """A server's list of models."""
-
-    names: tuple[str, ...]
-    entry: Mapping[str, Any]
-    """Entry of the requested model; empty if it is not listed."""
-    software: str
-    """The `Server` header; empty if there is none."""
-
-    def says_of(self, name: str) -> str:
-        """Describe whether the name is listed."""
-        if name in self.names:
-            return "which lists this name"
-        if self.names:
-            return f"which does not list this name (it lists {', '.join(self.names[:LISTED])})"
-        return "which lists no models"
-
-
-LISTED = 8
-"""Largest number of model names in a message."""
-LIST_TRIES = 2
-"""Attempts to read the list of models, which is optional."""
 
 
 def local_parts(card: ModelIdentity, folder: Path, weights: HuggingFaceWeights) -> LocalTokenizer:
@@ -117,7 +92,7 @@ def connect(
     """
     if card.probe is None:
         raise BackendError(f"models/{card.key}/model.json has no probe. Run its stage again.")
-    listed = _read_listing(client, name)
+    listed = read_listing(client, name)
     longest = listed.entry.get("max_model_len")
     limits = [n for n in (local.window, longest) if isinstance(n, int) and n > 0]
     limit = min(limits, default=None)
@@ -131,25 +106,12 @@ def connect(
     ids = local.tokenizer(card.probe.texts[0])["input_ids"]
     options = [RequestFormat(tokens, more) for tokens in (True, False) for more in (True, False)]
     asking = [(t, model(ONE_GREEDY, t, None)) for t in options]
-    terms, first = _find_format(client, asking, ids, name, listed)
+    terms, first = find_format(client, asking, ids, name, listed)
     probing = model(ONE_GREEDY, terms, first.model)
     agreement, unlike_parent = _refuse_stranger(probing, local.tokenizer, card, card.probe, parent)
-    metadata = {
-        "server_software": listed.software,
-        "server_version": _read_version(client),
-        "server_answers_as": first.model,
-        "server_fingerprint": first.fingerprint,
-        **{f"server_{key}": listed.entry.get(key) for key in ("owned_by", "root", "parent")},
-    }
-    if listed.names and name not in listed.names:
-        metadata["server_lists"] = ", ".join(listed.names[:LISTED])
     environment = {
-        "backend": BACKEND,
-        "served_model_name": name,
-        **{k: client.masked(v) for k, v in metadata.items() if isinstance(v, str) and v},
-        "prompts_sent_as": "token ids" if terms.as_tokens else "text",
+        **server_environment(client, name, listed, terms, first),
         "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
-        "unasked_penalties": "off" if terms.beyond_openai else "as the server has them",
         "python": platform.python_version(),
         **installed_versions("transformers", "tokenizers"),
     }
@@ -168,118 +130,6 @@ def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tup
     with library_errors(f"{folder}: cannot read generation_config.json", CONFIG_CURE):
         settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return ends_of(settings.eos_token_id, tokenizer)
-
-
-def _read_listing(client: Client, name: str) -> ModelListing:
-    """Read GET /v1/models, without `created`, which vLLM changes each time."""
-
-    def read(response: Response) -> ModelListing:
-        body = response.json()
-        data = body.get("data") if isinstance(body, dict) else None
-        if not isinstance(data, list):
-            raise ValueError("it lists no models")
-        entries = {e["id"]: e for e in data if isinstance(e, dict) and isinstance(e.get("id"), str)}
-        software = response.headers.get("Server", "")
-        return ModelListing(tuple(entries), entries.get(name, {}), software)
-
-    try:
-        return client.get(f"{client.url}/models", read, LIST_TRIES)
-    except RefusedError as error:
-        if error.status in (401, 403):
-            raise
-        return ModelListing((), {}, "")  # some gateways list nothing
-    except UnansweredError as error:
-        if error.status is None:
-            raise
-        return ModelListing((), {}, "")
-
-
-def _read_version(client: Client) -> str | None:
-    """Read vLLM's /version; None for other servers."""
-
-    def read(response: Response) -> str | None:
-        try:
-            body = response.json()
-        except ValueError:
-            return None
-        return str(body["version"]) if isinstance(body, dict) and "version" in body else None
-
-    try:
-        return client.get(f"{client.url.removesuffix('/v1')}/version", read)
-    except (RefusedError, UnansweredError):
-        return None
-
-
-def _find_format(
-    client: Client,
-    options: Sequence[tuple[RequestFormat, ServedModel]],
-    ids: list[int],
-    name: str,
-    listed: ModelListing,
-) -> tuple[RequestFormat, CompletionResponse]:
-    """Return the first format in which the server reads a probe sentence as the right tokens."""
-    problem = ""
-    for terms, model in options:
-        sent = model.sent(ids)
-        if sent is None:
-            continue
-        try:
-            reply = model.request(sent, 0)
-        except RefusedError as error:
-            if error.status in (404, 405):
-                raise _not_found(client, name, listed, error) from None
-            if error.status in (401, 403):
-                raise
-            problem = str(error)
-            continue
-        except UnansweredError as error:
-            _refuse_other_address(client, error)
-            raise
-        problem = model.misread(ids, reply)
-        if not problem:
-            return terms, reply
-    raise BackendError(
-        f'The server accepted none of {len(options)} request formats for "{name}", neither token '
-        f"ids nor text. The last error: {problem}."
-    )
-
-
-def _not_found(
-    client: Client, name: str, listed: ModelListing, error: RefusedError
-) -> ConfigError | BackendError:
-    """Return an error that tells which is missing: the address, the API, or the model."""
-    _refuse_other_address(client, error)
-    if listed.names and name not in listed.names:
-        return ConfigError(
-            f'The server has no model "{name}" ({error}).{did_you_mean(name, listed.names)} '
-            "Set its name at variants.<variant>.served_model_name."
-        )
-    reason = f'It lists the model "{name}", so' if listed.names else f'If it has "{name}",'
-    return BackendError(
-        f"{error}. {reason} it does not offer OpenAI's completions API, which toxtrail needs (POST "
-        "/v1/completions): prompts are continued as they are, without a chat template. A server "
-        "with only the chat API (/v1/chat/completions) cannot be used; vLLM, SGLang and "
-        "llama.cpp's server offer both."
-    )
-
-
-def _refuse_other_address(client: Client, error: BackendError) -> None:
-    """Raise ConfigError if the API is below /v1 and the URL does not include it."""
-    if client.url.endswith("/v1"):
-        return
-
-    def lists(response: Response) -> bool:
-        body = response.json()
-        return isinstance(body, dict) and isinstance(body.get("data"), list)
-
-    try:
-        lists_models = client.get(f"{client.url}/v1/models", lists, 1)
-    except (RefusedError, UnansweredError):
-        return
-    if lists_models:
-        raise ConfigError(
-            f"The server's API is below /v1. Set url: {client.url}/v1 at runtime.servers. ({error})"
-        ) from None
 
 
 def _refuse_stranger(

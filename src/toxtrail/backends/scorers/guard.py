@@ -9,9 +9,9 @@ the score: a model that wants to answer something else has given no score.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,60 @@ if TYPE_CHECKING:
 PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told by a friend.")
 """Responses scored at load time with and without padding, with torch and with oneDNN."""
 OTHER_ANSWER = "the guard gives another answer than those named with probability {:.3f}"
+
+
+class NoAnswer(NamedTuple):
+    """Why a window has no answer."""
+
+    reason: str
+    is_temporary: bool
+
+
+class WindowAnswers(NamedTuple):
+    """Answers to windows of texts."""
+
+    values: NDArray[np.float64]
+    """(window, answer and `other` last)."""
+    missing: dict[int, NoAnswer]
+    """Windows without an answer; their values are not used."""
+
+
+def score_in_windows(
+    prompt: GuardPrompt,
+    texts: Sequence[str],
+    prompts: Sequence[str] | None,
+    answer: Callable[[Sequence[GuardInput]], WindowAnswers],
+    max_other: float,
+    combination: HeadCombination | None,
+) -> list[ScoredText]:
+    """Score each response, in order; a response that does not fit is scored in windows: each
+    answer's largest share over the windows, and the largest share of other tokens.
+
+    Args:
+        answer: computes the answers to windows.
+        max_other: largest probability of tokens that no answer names.
+    """
+    inputs = prompt.inputs(texts, prompts)
+    answers = answer(inputs)
+    windows: list[list[int]] = [[] for _ in texts]
+    for i, one in enumerate(inputs):
+        windows[one.text].append(i)
+
+    def scored(number: int, rows: list[int]) -> ScoredText:
+        if not rows:
+            question = prompts[number] if prompts else ""
+            return ScoredText({}, 0, None, prompt.problem(question, texts[number]))
+        missing = next((answers.missing[row] for row in rows if row in answers.missing), None)
+        if missing:
+            return ScoredText({}, len(rows), None, *missing)
+        values, heads = answers.values[rows], tuple(prompt.answers)
+        (best,) = max_over_windows(heads, values[:, :-1], [0] * len(rows), 1, combination)
+        other = float(values[:, -1].max())
+        return best._replace(
+            other=other, error=OTHER_ANSWER.format(other) if other > max_other else ""
+        )
+
+    return [scored(number, rows) for number, rows in enumerate(windows)]
 
 
 class GuardScorer:
@@ -81,32 +135,11 @@ class GuardScorer:
         """Score each response, in order; a response that does not fit is scored in windows."""
         if not texts:
             return []
-        inputs = self._prompt.inputs(texts, prompts)
-        values = self._answers(inputs, self._stride)
-        windows: list[list[int]] = [[] for _ in texts]
-        for i, one in enumerate(inputs):
-            windows[one.text].append(i)
-        return [
-            self._scored(values[rows])
-            if rows
-            else ScoredText(
-                {}, 0, None, self._prompt.problem(prompts[i] if prompts else "", texts[i])
-            )
-            for i, rows in enumerate(windows)
-        ]
-
-    def _scored(self, values: NDArray[np.float64]) -> ScoredText:
-        """Return the scores of one text: each answer's largest share over the windows, and the
-        largest share of other tokens.
-
-        Args:
-            values: (window, answer and `other` last).
-        """
-        owner = [0] * len(values)
-        (scored,) = max_over_windows(self.heads, values[:, :-1], owner, 1, self._combination)
-        other = float(values[:, -1].max())
-        error = OTHER_ANSWER.format(other) if other > self._max_other else ""
-        return scored._replace(other=other, error=error)
+        return score_in_windows(
+            self._prompt, texts, prompts,
+            lambda inputs: WindowAnswers(self._answers(inputs, self._stride), {}),
+            self._max_other, self._combination,
+        )  # fmt: skip
 
     def _answers(self, inputs: Sequence[GuardInput], stride: int) -> NDArray[np.float64]:
         """Compute (input, answer and `other` last)."""

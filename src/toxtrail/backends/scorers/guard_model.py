@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toxtrail.backends.checkpoint_files.weight_files import refuse_unhashed_vocabulary
 from toxtrail.backends.huggingface.weights.adapters import apply_adapter
 from toxtrail.backends.huggingface.weights.load import merge_adapter
 from toxtrail.backends.huggingface.weights.pretrained import load_base, load_tokenizer
-from toxtrail.backends.protocols import Assets
+from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.guard import GuardScorer
 from toxtrail.backends.scorers.guard_prompt import GuardPrompt
 from toxtrail.backends.scorers.hf_classifier import check_files, converted_hashes, with_safetensors
 from toxtrail.backends.scorers.sequence import window_tokens
-from toxtrail.config.scorer_kinds.guard import GuardConfig
+from toxtrail.config.scorer_kinds.guard import GuardConfig, GuardQuestion
 from toxtrail.errors import BackendError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def known_heads(config: GuardConfig, folder: Path | None) -> tuple[str, ...]:
+
+def known_heads(config: GuardQuestion, folder: Path | None) -> tuple[str, ...]:
     """Return the names of the answers."""
     return tuple(config.answers)
 
@@ -33,20 +37,13 @@ def load(config: GuardConfig, assets: Assets, device: str, batch_size: int) -> G
     """
     asset = with_safetensors(assets.fetch(config.uri, config.sha256))
     check_files(asset, config.uri)
-    tokenizer = load_tokenizer(asset.path, config.uri)
-    hashed = {file.path for file in asset.files}
-    refuse_unhashed_vocabulary(tokenizer.vocab_files_names, asset.path, config.uri, hashed)
-    if not tokenizer.is_fast:
-        raise BackendError(
-            f"{config.uri} has no tokenizer.json, so the place of a token in a text is not known. "
-            "Choose a guard model with a tokenizer.json."
-        )
+    tokenizer = guard_tokenizer(asset, config.uri)
     model, loaded = load_base(asset.path, config.uri, config.dtype, device), {"weights": asset}
     if config.adapter is not None:
         uri = config.adapter.uri
         adapter = loaded["adapter"] = with_safetensors(assets.fetch(uri, config.adapter.sha256))
         model = merge_adapter(apply_adapter(model, adapter.path, uri), uri)
-    window = window_tokens(model, tokenizer)
+    window = window_tokens(model.config, tokenizer)
     prompt = GuardPrompt(tokenizer, config, window, config.uri)
     pad = tokenizer.pad_token_id
     scorer = GuardScorer(
@@ -55,3 +52,21 @@ def load(config: GuardConfig, assets: Assets, device: str, batch_size: int) -> G
     )  # fmt: skip
     scorer.converted = converted_hashes(**loaded)
     return scorer
+
+
+def guard_tokenizer(asset: Asset, name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a guard model.
+
+    Raises:
+        BackendError: a file is damaged or not hashed, or it does not know the place of a token in a
+            text.
+    """
+    tokenizer = load_tokenizer(asset.path, name)
+    hashed = {file.path for file in asset.files}
+    refuse_unhashed_vocabulary(tokenizer.vocab_files_names, asset.path, name, hashed)
+    if not tokenizer.is_fast:
+        raise BackendError(
+            f"{name} has no tokenizer.json, so the place of a token in a text is not known. "
+            "Choose a guard model with a tokenizer.json."
+        )
+    return tokenizer

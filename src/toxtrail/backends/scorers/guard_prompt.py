@@ -18,7 +18,7 @@ from toxtrail.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from toxtrail.config.scorer_kinds.guard import GuardConfig
+    from toxtrail.config.scorer_kinds.guard import GuardQuestion
 
 OVERLAP_SHARE = 4
 """A quarter of each window of a response overlaps with the window before, as for classifiers."""
@@ -45,7 +45,7 @@ class GuardPrompt:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        options: GuardConfig,
+        options: GuardQuestion,
         window: int,
         name: str,
     ) -> None:

@@ -18,7 +18,7 @@ from toxtrail.config.scorer_kinds.base import HeadCombination
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 STRIDE = 8
 """Windows are padded to multiples of this many tokens: little is wasted, and batches are full."""
@@ -50,7 +50,7 @@ class SequenceClassifier:
         self._activation = activation
         self._combination = combination
         self._batch_size = batch_size
-        self._window = window_tokens(model, tokenizer)
+        self._window = window_tokens(model.config, tokenizer)
         self.heads = tuple(heads)
         self._linears = OneDnnLinears(None)
         self._stride = STRIDE if self._padding_is_safe() else 1
@@ -172,12 +172,12 @@ def padded_length(length: int, stride: int, longest: int) -> int:
     return min(-(-length // stride) * stride, longest)
 
 
-def window_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def window_tokens(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the longest input in tokens, including special tokens.
 
     RoBERTa-like encoders number positions from pad_token_id + 1, so that many are not usable.
     """
-    positions = int(getattr(model.config, "max_position_embeddings", 512))
-    if "roberta" in model.config.model_type or model.config.model_type == "camembert":
-        positions -= int(model.config.pad_token_id) + 1
+    positions = int(getattr(config, "max_position_embeddings", 512))
+    if "roberta" in config.model_type or config.model_type == "camembert":
+        positions -= int(config.pad_token_id) + 1
     return min(positions, int(tokenizer.model_max_length))

@@ -100,6 +100,8 @@ class ScorerConfig(PinnedAsset):
     """Known limitation of the kind; printed wherever its numbers are published."""
     is_classifier_folder: ClassVar[bool] = False
     """Whether `uri` is a Hugging Face folder with safetensors weights, which `check` inspects."""
+    is_served: ClassVar[bool] = False
+    """Whether it runs on a server, whose address is in `runtime.servers`."""
 
     kind: Annotated[str, AfterValidator(_registered)]
     head: str | HeadCombination

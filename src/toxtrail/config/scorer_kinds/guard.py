@@ -16,18 +16,14 @@ Sees = Literal["response", "prompt+response"]
 PLACEHOLDERS = re.compile(r"\{(\w*)\}")
 
 
-class GuardConfig(ScorerConfig):
-    """Guard model: its input and its possible answers."""
+class GuardQuestion(ScorerConfig):
+    """Question that a guard model answers: its input and its possible answers."""
 
-    module: ClassVar[str] = "toxtrail.backends.scorers.guard_model"
     limitation: ClassVar[str] = (
         "a guard model: it answers the question that it was tuned on, by its own policy, which "
         "may call a text harmful that is not rude, and the other way round; see its model card."
     )
 
-    kind: Literal["guard"]
-    adapter: PinnedAsset | None = None
-    """A LoRA adapter to apply to the model, for guards that are published as one."""
     sees: Sees
     """response: the continuation only. prompt+response: the prompt as well."""
     template: Annotated[str, StringConstraints(min_length=1)]
@@ -52,11 +48,9 @@ class GuardConfig(ScorerConfig):
     max_other: Annotated[float, Field(ge=0, lt=1)]
     """Largest probability of all other tokens; a text above it has no score, and its row is in
     state error."""
-    dtype: Literal["float32", "bfloat16", "float16"]
-    """Precision of the guard's computation."""
 
     @model_validator(mode="after")
-    def _template_holds_the_texts(self) -> GuardConfig:
+    def _template_holds_the_texts(self) -> GuardQuestion:
         if self.template == "chat":
             return self
         if self.template_arguments:
@@ -72,3 +66,15 @@ class GuardConfig(ScorerConfig):
     def sees_prompt(self) -> bool:
         """Whether it scores a continuation together with its prompt."""
         return self.sees == "prompt+response"
+
+
+class GuardConfig(GuardQuestion):
+    """Guard model that is loaded locally."""
+
+    module: ClassVar[str] = "toxtrail.backends.scorers.guard_model"
+
+    kind: Literal["guard"]
+    adapter: PinnedAsset | None = None
+    """A LoRA adapter to apply to the model, for guards that are published as one."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Precision of the guard's computation."""

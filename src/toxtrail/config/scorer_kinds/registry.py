@@ -7,10 +7,12 @@ from toxtrail.config.scorer_kinds.detoxify import DetoxifyConfig
 from toxtrail.config.scorer_kinds.guard import GuardConfig
 from toxtrail.config.scorer_kinds.hf_classifier import HuggingFaceClassifierConfig
 from toxtrail.config.scorer_kinds.jigsaw_bilstm import JigsawBilstmConfig
+from toxtrail.config.scorer_kinds.served_guard import ServedGuardConfig
 
 SCORER_KINDS: dict[str, type[ScorerConfig]] = {
     "jigsaw-bilstm": JigsawBilstmConfig,
     "detoxify": DetoxifyConfig,
     "hf": HuggingFaceClassifierConfig,
     "guard": GuardConfig,
+    "served-guard": ServedGuardConfig,
 }
