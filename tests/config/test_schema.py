@@ -139,6 +139,7 @@ def test_all_problems_are_reported_at_once():
             {"smollm2-rude": SERVER},
             "variants.smollm2-rude has no served_model_name",
         ),
+        ("runtime/servers", {"jigsaw-bilstm": SERVER}, '"jigsaw-bilstm" is not a variant, nor'),
         (
             "runtime/servers",
             {"smollm2-rude": {**SERVER, "url": "me:pw@h/v1"}},

@@ -85,7 +85,7 @@ def test_a_registered_kind_is_configured_loaded_and_described(registered, values
         ({"kind": "detoxify", "base": {"uri": "x"}}, r"scoring\.scorers\.s\.base\.uri"),
         (
             {"kind": "bert"},
-            r"scoring\.scorers\.s\.kind.*'jigsaw-bilstm', 'detoxify', 'hf' or 'guard'",
+            r"scoring\.scorers\.s\.kind.*'jigsaw-bilstm', 'detoxify', .*'guard' or 'served-guard'",
         ),
         ({"kind": 1}, r"scoring\.scorers\.s\.kind"),
         ({}, r"scoring\.scorers\.s\.kind: missing"),
@@ -100,6 +100,6 @@ def test_a_wrong_option_of_a_kind_is_named_with_its_place(options, message, valu
 def test_each_kind_has_limitations_and_a_module_that_loads_it(name):
     kind = SCORER_KINDS[name]
     module = import_module(kind.module)
-    assert callable(module.load)
+    assert callable(module.connect if kind.is_served else module.load)
     assert callable(module.known_heads)
     assert kind.limitations("hf:o/n")

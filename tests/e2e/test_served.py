@@ -134,3 +134,44 @@ def test_a_run_on_a_server_stops_at_once_and_goes_on_where_it_was(breakable):
         again = [body for body in server.asked if body["max_tokens"] > 1]
     assert rows_of(lab, "base") == before
     assert len(again) == len(before) - 5
+
+
+def test_a_guard_on_a_server_scores_as_the_same_guard_here_and_the_audit_says_that_a_server_did(
+    breakable,
+):
+    lab = breakable
+    question = {
+        "uri": "file:assets/model", "head": "toxic", "golden": [], "golden_tolerance": 0.001,
+        "sees": "prompt+response", "template": "{prompt} {response}", "message_content": "text",
+        "prefix": "", "answers": {"toxic": [" silly", " goose"], "clean": [" kind", " tree"]},
+        "max_other": 0.9999,
+    }  # fmt: skip
+    there = {"served_model_name": "org/base", "max_uncertainty": 0.001}
+    scorers = {
+        **lab.params["scoring"]["scorers"],
+        "here": {**question, "kind": "guard", "dtype": "float32"},
+        "there": {**question, "kind": "served-guard", **there},
+    }
+    lab.edit(scoring={"scorers": scorers})
+    said = lab.toxtrail("stage", "score", "base", code=1).stderr
+    assert "Set runtime.servers.there" in said
+    with serving(lab, "base") as server:
+        real = server.answer
+        server.answer = lambda body: real({**body, "logprobs": 94})
+        lab.edit(runtime={"servers": {"there": at(server)}})
+        said = lab.toxtrail("stage", "score", "base").stderr
+    assert "no golden text has a score" in said
+    path = lab.root / "data/scores/tiny/base.parquet"
+    rows = {(r["prompt_id"], r["sample"], r["scorer"]): r for r in pq.read_table(path).to_pylist()}
+    pairs = [(row, rows[(*key[:2], "there")]) for key, row in rows.items() if key[2] == "here"]
+    assert sum(row["state"] == "ok" for row, _ in pairs) > 2
+    for row, other in pairs:
+        assert row["state"] == other["state"]
+        if row["state"] == "ok":
+            assert other["toxicity"] == pytest.approx(row["toxicity"], abs=2e-6)
+            assert other["other"] == pytest.approx(row["other"], abs=2e-6)
+    manifest = json.loads(pq.read_schema(path).metadata[b"toxtrail.manifest"])
+    assert manifest["environment"]["there.served_model_name"] == "org/base"
+    assert server.url not in json.dumps(manifest)
+    weak = lab.toxtrail("audit", str(path)).stdout
+    assert "scored by a server (there)" in weak

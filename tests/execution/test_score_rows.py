@@ -6,6 +6,7 @@ import math
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -106,13 +107,11 @@ def test_every_judge_scores_every_row(tmp_path):
 @given(st.lists(st.text(min_size=1, max_size=12), max_size=12), st.integers(1, 15))
 def test_how_many_texts_a_scorer_gets_at_once_changes_no_score(texts, chunk):
     rows = [row(f"p{i}", text) for i, text in enumerate(texts)]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        alone = scored(rows, Path(folder) / "one")
-        patch.setattr("toxtrail.execution.score_rows.TEXTS_PER_CALL", chunk)
-        assert scored(rows, Path(folder) / "other") == alone
+    judge = NamedScorer("len", LengthScorer(), "toxic")
+    with tempfile.TemporaryDirectory() as folder:
+        alone = scored(rows, Path(folder) / "one", [judge])
+        chunked = judge._replace(texts_per_call=chunk)
+        assert scored(rows, Path(folder) / "other", [chunked]) == alone
 
 
 def test_equal_texts_are_scored_once_and_known_ones_not_again(tmp_path):
@@ -182,3 +181,56 @@ def test_a_text_that_the_scorer_cannot_judge_is_an_error_row_and_never_clean(tmp
     assert (long.state, long.toxicity, long.error) == ("error", None, "another answer")
     assert long.heads == {"toxic": 0.9}
     assert (short.state, short.toxicity, short.error) == ("ok", 0.4, None)
+
+
+class ServerScorer(LengthScorer):
+    """A scorer on a server that has no response to some texts, or stops."""
+
+    def __init__(self):
+        self.silent, self.stops_at, self.seen = set(), None, []
+
+    def score(self, texts, prompts=None):
+        if self.stops_at in texts:
+            raise BackendError("20 consecutive requests had no response")
+        self.seen += texts
+        none = ScoredText({}, 1, None, "no response", is_temporary=True)
+        return [
+            none if text in self.silent else scored
+            for text, scored in zip(texts, super().score(texts), strict=True)
+        ]
+
+
+def test_a_text_that_a_server_did_not_score_is_an_error_row_until_another_run_scores_it(tmp_path):
+    judge = NamedScorer("len", ServerScorer(), "toxic")
+    rows = [row("a", "abcd"), row("b", "abcde")]
+    judge.scorer.silent = {"abcd"}
+    a, b = scored(rows, tmp_path, [judge])
+    assert (a.state, a.toxicity, a.error) == ("error", None, "no response")
+    judge.scorer.silent, judge.scorer.seen = set(), []
+    again, same = scored(rows, tmp_path, [judge])
+    assert judge.scorer.seen == ["abcd"]
+    assert (again.state, again.toxicity, same) == ("ok", 0.4, b)
+
+
+def test_texts_scored_before_a_server_stopped_are_not_sent_again(tmp_path):
+    judge = NamedScorer("len", ServerScorer(), "toxic", texts_per_call=2)
+    rows = [row(str(n), "a" * n) for n in range(1, 8)]
+    judge.scorer.stops_at = "a" * 6
+    with pytest.raises(BackendError, match="no response"):
+        scored(rows, tmp_path, [judge])
+    assert len(judge.scorer.seen) == 4
+    judge.scorer.stops_at, judge.scorer.seen = None, []
+    found = scored(rows, tmp_path, [judge])
+    assert [s.toxicity for s in found] == [n / 10 for n in range(1, 8)]
+    assert judge.scorer.seen == ["a" * n for n in (5, 6, 7)]
+
+
+def test_the_server_of_another_scorer_is_not_part_of_a_scores_identity():
+    environment = {"torch": "2", "served.server_version": "1", "local.x": "y"}
+    manifest = SimpleNamespace(
+        params={"scorers": {"local": {}, "served": {}}}, code_sha256="c", environment=environment
+    )
+    assert rows_identity(manifest, "local")["environment"] == {"torch": "2", "local.x": "y"}
+    assert rows_identity(manifest, "served")["environment"] == {
+        "torch": "2", "served.server_version": "1",
+    }  # fmt: skip

@@ -21,6 +21,7 @@ from tiny_guard import (
     options,
     trained_texts,
 )
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
@@ -145,6 +146,22 @@ def test_a_text_that_could_answer_for_the_guard_has_no_score(model, tokenizer, t
     assert not in_prompt.heads
     assert clean == guard.score([TEXTS[0]], [PROMPTS[0]])[0]
     assert not clean.error
+
+
+def test_a_window_without_room_for_the_template_is_refused(model, tokenizer):
+    with pytest.raises(BackendError, match="window of 60 tokens"):
+        guard_of(model, tokenizer, window=60)
+
+
+def test_an_unknown_word_is_not_a_control_token(tokenizer):
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "yes": 2, "no": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    chosen = options(
+        template="{prompt} {response} ", prefix="", answers={"y": ["yes"], "n": ["no"]}
+    )
+    with_unknown = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    prompt = GuardPrompt(with_unknown, chosen, 64, "guard")
+    assert [one.token_ids for one in prompt.inputs(["a word"], ["a"])] == [[1, 1, 0]]
 
 
 def test_a_text_that_the_guard_answers_otherwise_has_no_score(model, tokenizer):

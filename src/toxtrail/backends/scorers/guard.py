@@ -34,8 +34,6 @@ from toxtrail.errors import BackendError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told by a friend.")
-"""Responses scored at load time with and without padding, with torch and with oneDNN."""
 OTHER_ANSWER = "the guard gives another answer than those named with probability {:.3f}"
 
 
@@ -186,9 +184,9 @@ class GuardScorer:
         return shares
 
     def _probed(self, stride: int) -> NDArray[np.float64]:
-        """Compute the answers to PROBES, each in a separate forward pass."""
-        inputs = self._prompt.inputs(PROBES, PROBES[::-1])
-        return np.concatenate([self._forward([one.token_ids], stride) for one in inputs])
+        """Compute the answers to the probes, each in a separate forward pass."""
+        probes = self._prompt.probes()
+        return np.concatenate([self._forward([one.token_ids], stride) for one in probes])
 
     @staticmethod
     def _same_as(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.huggingface.weights.chat_template import MARKER, template_text
 from toxtrail.backends.huggingface.weights.template_process import Rendering, RenderingError
-from toxtrail.errors import ConfigError
+from toxtrail.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +28,9 @@ NO_ROOM = "the prompt leaves no room for a response within the guard's context w
 CONTROL_TOKENS = "the prompt or the response contains control tokens of the guard model"
 NEUTRAL = ("A prompt.", "A response.")
 """Prompt and response without control tokens."""
+PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told by a friend.")
+"""Responses scored at load time with and without padding, with torch and with oneDNN, or sent to
+find a server's request format."""
 PLACEHOLDER = re.compile(r"\{(prompt|response)\}")
 
 
@@ -65,7 +68,8 @@ class GuardPrompt:
             self._chat = Rendering(template, tokenizer.special_tokens_map)
         self._check_texts()
         added = tokenizer.added_tokens_decoder.items()
-        self._control_tokens = {token_id for token_id, token in added if token.special}
+        special = {token_id for token_id, token in added if token.special}
+        self._control_tokens = special - {tokenizer.unk_token_id}
         self._template_tokens = self._count_control_tokens(self._encode(*NEUTRAL))
         self.answers = self._answer_tokens()
 
@@ -83,6 +87,21 @@ class GuardPrompt:
             for part in self._parts(prompt, response):
                 windows.append(GuardInput(self._encode(prompt, part), number))
         return windows
+
+    def probes(self) -> list[GuardInput]:
+        """Return inputs with PROBES as prompts and responses.
+
+        Raises:
+            BackendError: they do not fit.
+        """
+        inputs = self.inputs(PROBES, PROBES[::-1])
+        if len({one.text for one in inputs}) < len(PROBES):
+            raise BackendError(
+                f"{self._name}: its context window of {self._window} tokens has no room for the "
+                "template and a short prompt and response. Choose a shorter template, or another "
+                "guard model."
+            )
+        return inputs
 
     def problem(self, prompt: str, response: str) -> str:
         """Return why a text without a window cannot be scored."""

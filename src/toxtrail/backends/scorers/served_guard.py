@@ -3,8 +3,8 @@
 The input is tokenized here as for a local guard, and sent as a request for one token with the
 log-probabilities of the most likely tokens. A server lists the most likely tokens only. The
 probability of a token that is not listed is at most that of each listed token, and at most what the
-listed ones leave: each score is known within an interval. Where the interval is wider than
-TOLERANCE, the text has no score.
+listed ones leave: each score is known within an interval. Where the interval is wider than the
+configuration allows, the text has no score.
 """
 
 from __future__ import annotations
@@ -28,14 +28,12 @@ from toxtrail.backends.openai_api.connection import (
 from toxtrail.backends.protocols import Assets, Decoding, ScoredText
 from toxtrail.backends.scorers import guard_model
 from toxtrail.backends.scorers.guard import (
-    PROBES,
     NoAnswer,
     WindowAnswers,
     score_in_windows,
 )
 from toxtrail.backends.scorers.guard_prompt import GuardInput, GuardPrompt
-from toxtrail.backends.scorers.sequence import TOLERANCE, window_tokens
-from toxtrail.config.scorer_kinds.base import HeadCombination
+from toxtrail.backends.scorers.sequence import window_tokens
 from toxtrail.config.scorer_kinds.served_guard import ServedGuardConfig
 from toxtrail.errors import BackendError
 
@@ -47,8 +45,8 @@ TOP_TOKENS = (20, 5)
 ONE_TOKEN = Decoding(1, 0.0, 1.0, "none")
 NOT_LISTED = "none of the named answers is among the {} most likely tokens that the server lists"
 UNCERTAIN = (
-    "the server does not list every named answer, so a share is known within {:.2g} only; at most "
-    f"{TOLERANCE:g} is accepted"
+    "the server does not list every named answer, so a share is known within {:.2g} only; "
+    "max_uncertainty is {:g}"
 )
 
 known_heads = guard_model.known_heads
@@ -62,15 +60,13 @@ class ServedGuard:
         api: CompletionsApi,
         prompt: GuardPrompt,
         answers: Mapping[str, Sequence[int | str]],
-        max_other: float,
-        combination: HeadCombination | None,
+        options: ServedGuardConfig,
     ) -> None:
         """Args:
         answers: name -> its tokens as the server names them: ids, or texts.
-        max_other: largest probability of tokens that no answer names.
         """
         self._api, self._prompt, self._answers = api, prompt, answers
-        self._max_other, self._combination = max_other, combination
+        self._options = options
         self.heads = tuple(answers)
 
     def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[ScoredText]:
@@ -79,8 +75,9 @@ class ServedGuard:
         Raises:
             BackendError: the server rejects a request, or many in a row have no response.
         """
+        options = self._options
         return score_in_windows(
-            self._prompt, texts, prompts, self._request, self._max_other, self._combination
+            self._prompt, texts, prompts, self._request, options.max_other, options.combination
         )
 
     def _request(self, inputs: Sequence[GuardInput]) -> WindowAnswers:
@@ -91,12 +88,23 @@ class ServedGuard:
             if isinstance(reply, str):
                 missing[number] = NoAnswer(reply, is_temporary=True)
                 continue
-            shares = listed_shares(reply.top_tokens or {}, list(self._answers.values()))
-            values[number] = shares.values
-            is_other = np.isfinite(shares.values).all() and shares.values[-1] > self._max_other
-            if shares.problem and not is_other:
-                missing[number] = NoAnswer(shares.problem, is_temporary=False)
+            top = reply.top_tokens or {}
+            shares = listed_shares(top, list(self._answers.values()))
+            if problem := self._problem(shares, len(top)):
+                missing[number] = NoAnswer(problem, is_temporary=False)
+            else:
+                values[number] = shares.values
         return WindowAnswers(values, missing)
+
+    def _problem(self, shares: ListedShares, listed: int) -> str:
+        """Return why the shares are not known; empty if they are, or if another answer is more
+        likely than the configuration allows, which is an error of its own."""
+        if np.isnan(shares.values).any():
+            return NOT_LISTED.format(listed)
+        limit = self._options.max_uncertainty
+        if shares.uncertainty <= limit or shares.values[-1] > self._options.max_other:
+            return ""
+        return UNCERTAIN.format(shares.uncertainty, limit)
 
 
 class ListedShares(NamedTuple):
@@ -104,8 +112,8 @@ class ListedShares(NamedTuple):
 
     values: NDArray[np.float64]
     """(answer and `other` last); NaN for all answers if none is listed."""
-    problem: str
-    """Why the shares are not known; empty if they are."""
+    uncertainty: float
+    """Largest width of the interval of an answer's share."""
 
 
 def listed_shares(
@@ -132,13 +140,11 @@ def listed_shares(
     other = min(max(1.0 - float(total), 0.0), 1.0)
     if total == 0:
         nothing = np.full(len(answers), np.nan)
-        return ListedShares(np.append(nothing, other), NOT_LISTED.format(len(listed)))
+        return ListedShares(np.append(nothing, other), 1.0)
     shares = low / total
     highest = (low + more) / (low + more + others)
     lowest = low / (total + np.minimum(more.sum() - more, rest))
-    width = float((highest - lowest).max())
-    problem = UNCERTAIN.format(width) if width > TOLERANCE else ""
-    return ListedShares(np.append(shares, other), problem)
+    return ListedShares(np.append(shares, other), float((highest - lowest).max()))
 
 
 class ConnectedGuard(NamedTuple):
@@ -174,7 +180,7 @@ def connect(
     def api(terms: RequestFormat, answers_as: str | None) -> CompletionsApi:
         return CompletionsApi(client, name, tokenizer, ONE_TOKEN, terms, concurrency, answers_as)
 
-    (probe, *_) = prompt.inputs(PROBES, PROBES[::-1])
+    probe = prompt.probes()[0]
     formats = [RequestFormat(*terms) for terms in product((True, False), (True, False), TOP_TOKENS)]
     options = [(terms, api(terms, None)) for terms in formats]
     terms, first = find_format(client, options, probe.token_ids, name, listed)
@@ -186,9 +192,7 @@ def connect(
         "top_tokens": str(terms.top_tokens),
         "window": str(window),
     }
-    scorer = ServedGuard(
-        api(terms, first.model), prompt, answers, config.max_other, config.combination
-    )
+    scorer = ServedGuard(api(terms, first.model), prompt, answers, config)
     return ConnectedGuard(scorer, environment, client.masked(listed.says_of(name)))
 
 

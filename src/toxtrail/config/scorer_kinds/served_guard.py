@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from toxtrail.config.scorer_kinds.guard import GuardQuestion
 from toxtrail.config.sections import ServedModelName
@@ -22,3 +24,6 @@ class ServedGuardConfig(GuardQuestion):
     kind: Literal["served-guard"]
     served_model_name: ServedModelName
     """Name of the guard on the server."""
+    max_uncertainty: Annotated[float, Field(gt=0, lt=1)]
+    """Largest uncertainty of an answer's share, because a server lists the most likely tokens only;
+    a text above it has no score, and its row is in state error."""
