@@ -235,7 +235,7 @@ def _top_tokens(logprobs: object) -> dict[int | str, float] | None:
     completions API (vLLM, SGLang), or in that of its chat API (llama.cpp).
 
     Raises:
-        ValueError: another form, or values that are no log-probabilities.
+        ValueError: another form, or values that cannot be log-probabilities.
     """
     try:
         pairs = _token_logprobs(logprobs)

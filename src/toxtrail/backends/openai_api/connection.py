@@ -1,4 +1,4 @@
-"""Find a server's request format, and read what it says of itself."""
+"""Find a server's request format, and read its metadata."""
 
 from __future__ import annotations
 
