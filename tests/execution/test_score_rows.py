@@ -228,7 +228,10 @@ def test_texts_scored_before_a_server_stopped_are_not_sent_again(tmp_path):
 def test_the_server_of_another_scorer_is_not_part_of_a_scores_identity():
     environment = {"torch": "2", "served.server_version": "1", "local.x": "y"}
     manifest = SimpleNamespace(
-        params={"scorers": {"local": {}, "served": {}}}, code_sha256="c", environment=environment
+        params={"scorers": {"local": {}, "served": {}}},
+        code_sha256="c",
+        environment=environment,
+        converted=None,
     )
     assert rows_identity(manifest, "local")["environment"] == {"torch": "2", "local.x": "y"}
     assert rows_identity(manifest, "served")["environment"] == {
