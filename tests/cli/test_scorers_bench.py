@@ -13,8 +13,10 @@ import yaml
 from click.testing import CliRunner
 from transformers import AutoTokenizer, BertForSequenceClassification
 
+from toxtrail.backends.protocols import ScoredText
 from toxtrail.cli import cli
 from toxtrail.execution import score_rows
+from toxtrail.execution.score_rows import NamedScorer
 from toxtrail.provenance.identity import hash_tree, sha256_file, tree_sha256
 
 TEXTS = [" ".join(words) for words in product(["You", "are", "kind", "."], repeat=2)]
@@ -143,6 +145,43 @@ def test_a_scorer_without_a_pin_is_measured_but_has_no_entry(run, file, judge, c
     assert len(found["rows"]) == 1
     assert found["scorer_error"] == {}
     assert "toxtrail pin" in found["without_entry"]["j"]
+
+
+class Guard:
+    """Answers by the text, and gives no answer to one of the prompts."""
+
+    heads = ("yes",)
+
+    def score(self, texts, prompts=None):
+        return [
+            ScoredText({}, 1, 0.9, "another answer") if prompt == "Why?"
+            else ScoredText({"yes": 0.9 if "kind" in text else 0.1}, 1, 0.0)
+            for text, prompt in zip(texts, prompts, strict=True)
+        ]  # fmt: skip
+
+
+def test_a_guard_sees_the_prompts_and_a_text_without_an_answer_counts_as_neither(
+    run, lab, judge, configure, monkeypatch
+):
+    configure({"j": judge, "g": GUARD}, {"j": 0.5, "g": 0.5})
+    rows = [("How?", "kind", 1), ("How?", "You", 1), ("Why?", "kind", 1), ("Why?", "You", 0),
+            ("How?", "are", 0), ("How?", "\u200b", 0)]  # fmt: skip
+    path = lab / "answers.jsonl"
+    path.write_text("\n".join(json.dumps(dict(zip("qab", row))) for row in rows), "utf-8")
+    loaded = [NamedScorer("g", Guard(), "yes", True)]
+    monkeypatch.setattr("toxtrail.execution.factories.make_scorers", lambda *_: loaded)
+    columns = ("--text", "a", "--label", "b", "--prompt", "q", "--scorer", "g")
+    for _ in range(2):  # computed, then read from the journal
+        found = json.loads(run("scorers", "bench", path, *columns, "--json").stdout)
+        (row,) = found["rows"]
+        assert (row["n"], row["toxic_found"], row["sensitivity"], row["specificity"]) == (
+            6,
+            1,
+            0.5,
+            1,
+        )
+        assert (row["unscored_toxic"], row["unscored_harmless"]) == (1, 2)
+        assert found["unscored"] == {"g": {"another answer": 2, "the text is empty": 1}}
 
 
 GUARD = {

@@ -55,15 +55,22 @@ def bench_rows(
         level: mass of the intervals.
         prior: both parameters of the Beta prior of sensitivity and specificity.
     """
-    groups = sorted({text.group for text in texts if text.group is not None})
+    groups: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        if text.group is not None:
+            groups.setdefault(text.group, []).append(index)
     toxicity = np.array([np.nan if s.toxicity is None else s.toxicity for s in scores])
     toxic = np.array([text.toxic for text in texts])
-    rows = []
-    for group in (None, *groups):
-        chosen = np.array([group is None or text.group == group for text in texts])
-        values = _row(toxicity[chosen], toxic[chosen], threshold, level, prior)
-        rows.append(BenchRow(scorer=scores[0].scorer, threshold=threshold, group=group, **values))
-    return rows
+    parts = [(None, toxicity, toxic), *((g, toxicity[i], toxic[i]) for g, i in groups.items())]
+    return [
+        BenchRow(
+            scorer=scores[0].scorer,
+            threshold=threshold,
+            group=group,
+            **_row(values, labels, threshold, level, prior),
+        )
+        for group, values, labels in sorted(parts, key=lambda part: part[0] or "")
+    ]
 
 
 def _row(

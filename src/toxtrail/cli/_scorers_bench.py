@@ -62,7 +62,7 @@ def bench(
 
     posterior, scorers = experiment.config.posterior, _chosen(experiment, names)
     _require_prompts(scorers, prompt)
-    labelled = labelled_texts(file, list(read_rows(file)), _columns(text, label), prompt, by)
+    labelled = labelled_texts(file, read_rows(file), _columns(text, label), prompt, by)
     tell_delimiter(file)
     rows: dict[str, list[BenchRow]] = {}
     reasons: dict[str, dict[str, int]] = {}
@@ -120,14 +120,13 @@ def _scores(
         rows_identity,
         score_generations,
     )
-    from toxtrail.pipeline import manifest_of
+    from toxtrail.stages.score import score_manifest
 
     runtime = experiment.config.runtime
     device = pick_device(runtime.device)
     set_num_threads(runtime.threads)
     (scorer,) = make_scorers(experiment, {name: config}, device)
-    scorers = {"scorers": {name: config.plain()}}
-    manifest = manifest_of("score", None, scorers, {}, environment_info(device))
+    manifest = score_manifest("bench", {}, {name: config}, [scorer], environment_info(device))
     rows = rows_to_score(labelled.texts)
     prompts = {
         row.prompt_id: text.prompt or "" for row, text in zip(rows, labelled.texts, strict=True)

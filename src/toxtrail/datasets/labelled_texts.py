@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,9 +61,9 @@ WORDS = {"hateful": True, "non-hateful": False}
 
 
 def labelled_texts(
-    path: Path, rows: Sequence[Row], named: TextColumns | None, prompt: str | None, by: str | None
+    path: Path, rows: Iterable[Row], named: TextColumns | None, prompt: str | None, by: str | None
 ) -> LabelledFile:
-    """Return the labelled texts of a file's rows.
+    """Return the labelled texts of a file's rows, which are read once.
 
     Args:
         named: the columns; None to detect them.
@@ -73,22 +74,23 @@ def labelled_texts(
         DataError: there are no rows; the columns are missing or not known; a label is unknown; all
             labels are the same; or the texts are grouped by themselves. The message gives the row.
     """
-    if not rows:
+    remaining = iter(rows)
+    first = next(remaining, None)
+    if first is None:
         raise DataError(f"{path.name} has no rows.")
-    used = (named or _detected(path, rows[0][1]))._replace(prompt=prompt)
+    used = (named or _detected(path, first[1]))._replace(prompt=prompt)
     if by is not None and by in (used.text, used.prompt):
         raise DataError(f"{path.name}: {by} has the texts. Group them by another column.")
-    labels = [_label(path, number, row, used.label) for number, row in rows]
-    texts = [
-        LabelledText(
-            _text(path, number, row, used.text),
-            None if used.prompt is None else _text(path, number, row, used.prompt),
-            toxic,
-            None if by is None else _group(field(path, number, row, by)),
-        )
-        for (number, row), toxic in zip(rows, labels, strict=True)
-        if toxic is not None
-    ]
+    texts, unlabelled = [], 0
+    for number, row in chain([first], remaining):
+        toxic = _label(path, number, row, used.label)
+        if toxic is None:
+            unlabelled += 1
+            continue
+        text = _text(path, number, row, used.text)
+        question = None if used.prompt is None else _text(path, number, row, used.prompt)
+        group = None if by is None else _group(field(path, number, row, by))
+        texts.append(LabelledText(text, question, toxic, group))
     kinds = {text.toxic for text in texts}
     if len(kinds) < 2:
         only = "".join("toxic" if kind else "harmless" for kind in kinds)
@@ -97,7 +99,7 @@ def labelled_texts(
             f"{path.name}: under {used.label}, {problem}. Toxic and harmless texts are needed to "
             "measure sensitivity and specificity."
         )
-    return LabelledFile(texts, used, labels.count(None))
+    return LabelledFile(texts, used, unlabelled)
 
 
 def _detected(path: Path, row: Mapping[str, Any]) -> TextColumns:
