@@ -28,7 +28,7 @@ SEAL_TAG = "toxtrail.seal"
 PAYLOAD_TAG = "toxtrail.payload_sha256"
 NONFINITE_TAG = "toxtrail.nonfinite_metrics"
 SCHEMA_TAG = "toxtrail.schema_version"
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 PUBLISHER_TAG = "toxtrail.publisher"
 """The clone that wrote a run: only that one may delete it if it was never finished."""
 
