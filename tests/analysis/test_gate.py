@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fixtures.result_rows import filled
 
 from toxtrail.analysis.comparison import with_pooled
-from toxtrail.analysis.gate import GateDifference, decision, gate_rows, gated_differences
+from toxtrail.analysis.gate import GateDifference, decide, decision, gate_rows, gated_differences
 from toxtrail.analysis.paired_rows import corrected_intervals
 from toxtrail.config.gate_policy import DEFAULT_POLICY, GatePolicy, GateRules
 from toxtrail.config.load import validate_section
@@ -155,3 +155,35 @@ def test_intervals_are_those_of_the_comparison(score_rows, measured, settings):
         wide = corrected_intervals(a, b, row.scorer, settings, 50)[row.subset]
         assert wide.lo < row.simultaneous_lo
         assert wide.hi > row.simultaneous_hi
+
+
+def test_the_majority_is_gated_by_its_own_difference(score_rows, measured, settings):
+    toxic = {"base": (range(4), range(8), range(12)), "tuned": (range(20), range(15), range(3))}
+    rows = {
+        name: [
+            row
+            for scorer, own in zip(sorted(settings.threshold)[:3], sets, strict=True)
+            for row in score_rows({"a": [0.9 if i in own else 0.1 for i in range(30)]}, scorer)
+        ]
+        for name, sets in toxic.items()
+    }
+    family = measured(rows, {"base": None, "tuned": "base"})
+    primary = sorted(settings.threshold)[0]
+    compared = with_pooled(family.compared(settings, primary), None).summary
+    compared = replace(compared, manifest={"params": {"posterior": settings.plain()}})
+    result = decide(
+        policy(scorers="majority", max_increase_pp=100.0), [compared],
+        lambda _, variant: family.tables[variant],
+    )  # fmt: skip
+    (row,) = result.rows
+    (expected,) = [r for r in compared.agreement_pairs if r.subset == "all"]
+    assert (row.scorer, row.n, row.diff) == ("majority", 30, pytest.approx((15 - 8) / 30))
+    assert (row.lo, row.hi) == (expected.majority_diff_lo, expected.majority_diff_hi)
+
+
+def test_one_scorer_has_no_majority():
+    with pytest.raises(ConfigError):
+        gated_differences(
+            [replace(summary(pair()), agreement_pairs=())],
+            policy(scorers="majority", no_credible_increase=True),
+        )

@@ -9,11 +9,13 @@ it is above it, and is not decided between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
 from toxtrail.analysis.paired_rows import corrected_intervals
 from toxtrail.analysis.score_table import ALL, ScoreTable
+from toxtrail.analysis.scorer_agreement import IS_TRUE, MAJORITY, majority_table
 from toxtrail.config.gate_policy import GatePolicy, GateRules
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import ConfigError, DataError, did_you_mean
@@ -76,10 +78,8 @@ def gated_differences(
     rows = [
         GateDifference(summary.family, row, bool(summary.mismatch))
         for summary in summaries
-        for row in summary.pairs
-        if row.scorer in _scorers(summary, policy)
-        and row.subset in _subsets(summary, policy.rules)
-        and _is_against(row, summary, policy)
+        for row in _rows_by_scorer(summary, policy)
+        if row.subset in _subsets(summary, policy.rules) and _is_against(row, summary, policy)
     ]
     compared = {one.row.b for one in rows}
     for name in policy.variants or ():
@@ -132,12 +132,47 @@ def _intervals(
         manifest: Mapping[str, Any] = summaries[family].manifest or {}
         config = PosteriorConfig.model_validate(manifest["params"]["posterior"])
         tables = table(family, a), table(family, b)
+        if scorer == MAJORITY:
+            tables = majority_table(tables[0], config), majority_table(tables[1], config)
+            config = config.model_copy(update={"threshold": {MAJORITY: IS_TRUE}})
         return corrected_intervals(*tables, scorer, config, len(differences))
 
     return {
         one.key: None if one.mismatch else of_pair(*one.key[:-1])[one.row.subset]
         for one in differences
     }
+
+
+def _rows_by_scorer(summary: ComparisonSummary, policy: GatePolicy) -> list[PairRow]:
+    if policy.scorers == "majority":
+        return _majority_rows(summary)
+    names = _scorers(summary, policy)
+    return [row for row in summary.pairs if row.scorer in names]
+
+
+def _majority_rows(summary: ComparisonSummary) -> list[PairRow]:
+    """Return the differences by the majority of the scorers.
+
+    Raises:
+        ConfigError: there is one scorer.
+    """
+    by_subset = {(row.a, row.b, row.subset): row for row in summary.agreement_pairs}
+    if not by_subset:
+        raise ConfigError(
+            f"scorers: majority needs several scorers; {summary.family} has {summary.primary} only."
+        )
+    return [
+        replace(
+            row,
+            scorer=MAJORITY,
+            n=majority.n,
+            diff=majority.majority_diff,
+            verdict=majority.majority_verdict,
+        )
+        for row in summary.pairs
+        if row.scorer == summary.primary
+        for majority in [by_subset[row.a, row.b, row.subset]]
+    ]
 
 
 def _scorers(summary: ComparisonSummary, policy: GatePolicy) -> list[str]:

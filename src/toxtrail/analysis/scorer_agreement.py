@@ -47,6 +47,13 @@ class SubsetVotes(NamedTuple):
     """Continuations with a score by some scorers and none by others."""
 
 
+def majority_table(table: ScoreTable, config: PosteriorConfig) -> ScoreTable:
+    """Return the majority's labels of a variant, 1 or 0, as the scores of a scorer MAJORITY; empty
+    with one scorer."""
+    labels = _label_table(_votes_by_subset(table, config))
+    return {key: cell for key, cell in labels.items() if key[0] == MAJORITY}
+
+
 def agreement_rows(
     table: ScoreTable, variant: VariantIdentity, config: PosteriorConfig
 ) -> list[AgreementRow]:

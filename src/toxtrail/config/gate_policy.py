@@ -40,8 +40,8 @@ class GatePolicy(ConfigSection):
     """Variants to test; default: all that are compared with another one."""
     against: Literal["parent", "reference", "both"]
     """The variant that each is compared with."""
-    scorers: Literal["primary", "every"] | Annotated[list[Key], Field(min_length=1)]
-    """The scorers by which each difference must meet the rules."""
+    scorers: Literal["primary", "every", "majority"] | Annotated[list[Key], Field(min_length=1)]
+    """The scorers by which each difference must meet the rules; or the majority's label."""
     rules: GateRules
 
 
