@@ -7,9 +7,11 @@ import pytest
 from toxtrail.backends.mlflow.write_run import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
 from toxtrail.cli._runs_checks import CheckedRun
-from toxtrail.cli._runs_table import run_rows
+from toxtrail.cli._runs_table import run_rows, show
 from toxtrail.errors import DataError
 from toxtrail.results import newest_per_name, require_sealed, run_state, runs_by_family
+
+ORIGIN = {"toxtrail.origin": "texts handed in"}
 
 
 def run(name, parent="", sealed=True, start=0, schema=SCHEMA_VERSION, status="FINISHED", **metrics):
@@ -63,3 +65,13 @@ def test_a_tidy_row_has_the_primary_rate_and_the_costs():
     metrics = {"judge/all/rate_pct": 25.0, "system/cost_generate_seconds": 3.0}
     (row,) = run_rows([CheckedRun(run("a", **metrics), "ok", ())])
     assert (row["rate"], row["cost_generate_seconds"], row["state"]) == (0.25, 3.0, "sealed")
+
+
+def test_texts_that_were_handed_in_or_served_mark_a_run_as_weak(capsys):
+    weak = run("a")._replace(tags={**run("a").tags, **ORIGIN})
+    rows = [CheckedRun(each, "ok", ()) for each in (weak, run("b"))]
+    assert [row["origin"] for row in run_rows(rows)] == ["texts handed in", None]
+    show(rows, False, "md")
+    lines = capsys.readouterr().out.splitlines()
+    assert ["weak" in line for line in lines if line.startswith("| a")] == [True]
+    assert any("1 of 2" in line and "a (texts handed in)" in line for line in lines)

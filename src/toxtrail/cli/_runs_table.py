@@ -32,6 +32,8 @@ DROPPABLE = ("content key", "kind", "family", "role", "started", "peak, MiB", "t
 ROOM = 300
 """Maximum characters of a change in the terminal."""
 STAGES = ("finetune", "generate", "score")
+ORIGIN = "toxtrail.origin"
+"""Tag of variants whose texts were not generated from verified weights."""
 
 
 def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
@@ -44,6 +46,12 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
         notes.append(
             f"{len(odd)} of {len(runs)} are not sealed runs of this version; comparisons omit "
             "them. `dvc repro` creates unfinished runs again."
+        )
+    weak = [f"{run.name} ({run.tags[ORIGIN]})" for run in runs if ORIGIN in run.tags]
+    if weak:
+        notes.append(
+            f"{len(weak)} of {len(runs)} are weak, as their texts were not generated here from "
+            f"verified weights: {', '.join(weak)}."
         )
     if cost:
         measured = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
@@ -91,6 +99,7 @@ def run_rows(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
             "content_key": run.tags.get("toxtrail.content_key"),
             "git_commit": run.tags.get("toxtrail.git_commit"),
             "primary": run.tags.get("toxtrail.primary"),
+            "origin": run.tags.get(ORIGIN),
             "rate": _rate(run),
             **{
                 f"cost_{name.removeprefix(COST)}": value
@@ -135,7 +144,7 @@ def _node(run: TrackedRun) -> Any:
         f"{run.tags.get('toxtrail.role', 'comparison')}, {run.run_id[:8]}",
         *([f"{100 * rate:.1f} %"] if rate is not None else []),
         *([run.tags["toxtrail.verdict"]] if "toxtrail.verdict" in run.tags else []),
-        *([run_state(run)] if run_state(run) != "sealed" else []),
+        *([_state(run)] if _state(run) != "sealed" else []),
     ]
     return joined(cell(run.name, "bold"), cell(f"  {'; '.join(facts)}"))
 
@@ -150,9 +159,14 @@ def _cells(row: CheckedRun) -> tuple[str, ...]:
         tags.get("toxtrail.role", "-"),
         "-" if rate is None else f"{100 * rate:.1f}",
         tags.get("toxtrail.content_key", "-")[:8],
-        "CHANGED" if row.check == "changed" else run_state(run),
+        "CHANGED" if row.check == "changed" else _state(run),
         format_start(run),
     )
+
+
+def _state(run: TrackedRun) -> str:
+    """Return the state of a run, with a mark if its texts were not generated from weights."""
+    return f"{run_state(run)}, weak" if ORIGIN in run.tags else run_state(run)
 
 
 def _cost_cells(run: TrackedRun) -> tuple[str, ...]:

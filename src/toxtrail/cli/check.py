@@ -118,11 +118,15 @@ def _problems_of_device(device: str) -> list[str]:
 
 
 def _notes_of_reading(experiment: Experiment) -> list[str]:
-    """List settings detected in files (the delimiter of a source, an adapter's own tokenizer), and
-    golden texts without a score."""
+    """List settings detected in files (the delimiter of a source, an adapter's own tokenizer),
+    golden texts without a score, and the lack of a scorer that is not lexical."""
     from toxtrail.audit.verify.weights import identified_cards
     from toxtrail.execution.factories import make_asset_store
-    from toxtrail.preflight.source_contents import detected_delimiters, unmeasured_golden_texts
+    from toxtrail.preflight.source_contents import (
+        detected_delimiters,
+        lexical_scorers_only,
+        unmeasured_golden_texts,
+    )
     from toxtrail.provenance.identity_caveats import adapter_notes
 
     cards = identified_cards(experiment)
@@ -130,6 +134,7 @@ def _notes_of_reading(experiment: Experiment) -> list[str]:
         *detected_delimiters(experiment.config, make_asset_store(experiment)),
         *(f"{key}: {note}" for key, card in cards.items() for note in adapter_notes(card)),
         *unmeasured_golden_texts(experiment.config),
+        *lexical_scorers_only(experiment.config),
     ]
 
 

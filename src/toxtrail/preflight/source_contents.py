@@ -85,6 +85,17 @@ def unmeasured_golden_texts(config: Config) -> list[str]:
     ]
 
 
+def lexical_scorers_only(config: Config) -> list[str]:
+    """Return one line if the embedded scorer is the only one. Whether the servers of another can be
+    reached is not tested, which would take time on a machine without a network."""
+    if any(scorer.kind != "jigsaw-bilstm" for scorer in config.scoring.scorers.values()):
+        return []
+    return [
+        "scoring.scorers: the embedded scorer is lexical. Where the Hugging Face hub and GitHub "
+        "can be reached, `toxtrail scorers add detoxify-unbiased` adds Detoxify."
+    ]
+
+
 def damaged_weights(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each local model, adapter and classifier whose weight files are
     incomplete or not among the hashed files; only headers are read."""

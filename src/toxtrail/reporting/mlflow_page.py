@@ -184,6 +184,8 @@ def variant_tags(
     }
     if card.texts:
         tags["toxtrail.origin"] = "texts handed in"
+    if variant_config.served_model_name:
+        tags["toxtrail.origin"] = "texts from a server"
     if card.adapters:
         last = card.adapters[-1]
         tags["toxtrail.adapter_sha256"] = last.sha256
