@@ -178,7 +178,7 @@ PIPELINE: tuple[Stage, ...] = (
         name="score",
         description="score every continuation with every scorer",
         foreach="variants",
-        params=("scoring.scorers",),
+        params=("scoring.scorers", "scoring.max_error_share"),
         reads=(
             "requirements.txt",
             "data/prompts.parquet",

@@ -26,7 +26,7 @@ def params(**models):
             "max_new_tokens": 20, "temperature": 0.0, "top_p": 1.0, "samples": 1,
             "template": "none", "dtype": "float32", "seed": 1, "max_error_share": 0.0,
         },
-        "scoring": {"primary": "j", "scorers": {"j": {
+        "scoring": {"primary": "j", "max_error_share": 0.0, "scorers": {"j": {
             "kind": "hf", "uri": "hf:org/judge", "head": "t", "golden": [],
             "golden_tolerance": 0.1,
         }}},

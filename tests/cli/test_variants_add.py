@@ -23,6 +23,7 @@ generation: {max_new_tokens: 5, temperature: 0.0, top_p: 1.0, samples: 1, templa
              dtype: float32, seed: 1, max_error_share: 0.0}
 scoring:
   primary: judge
+  max_error_share: 0.0
   scorers:
     judge: {kind: hf, uri: "file:judge", head: toxic, golden: [], golden_tolerance: 0.1}
 posterior: {threshold: {judge: 0.5}, rope_pp: 1.0, level: 0.95, prior: 0.5, draws: 1000, seed: 1}

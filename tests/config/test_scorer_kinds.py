@@ -61,7 +61,7 @@ def registered(monkeypatch):
 
 
 def scored_by(values, scorer):
-    scoring = {"primary": "s", "scorers": {"s": scorer}}
+    scoring = {"primary": "s", "max_error_share": 0.0, "scorers": {"s": scorer}}
     posterior = {**values["posterior"], "threshold": {"s": 0.5}}
     return parse_config({**values, "scoring": scoring, "posterior": posterior}, "params.yaml")
 

@@ -146,6 +146,7 @@ def params() -> dict:
         },
         "scoring": {
             "primary": "judge",
+            "max_error_share": 0.0,
             "scorers": {
                 "judge": {
                     "kind": "hf",

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import NoProgress, ScoredText, SingleProcess
-from toxtrail.config.scorer_kinds.base import ScorerConfig
+from toxtrail.config.schema import ScoringConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.execution.score_rows import (
     NamedScorer,
     ScoringInput,
     collect_scores,
+    refuse_many_errors,
     rows_identity,
     score_generations,
 )
@@ -164,7 +165,9 @@ def test_converted_weights_are_in_the_manifest_and_in_the_rows_identity_of_their
             self.converted = {"weights": "1" * 64}
 
     scorers = [NamedScorer(n, s, "toxic") for n, s in (("a", Converted()), ("b", LengthScorer()))]
-    config = {name: ScorerConfig.model_validate(SCORER) for name in "ab"}
+    config = ScoringConfig.model_validate(
+        {"primary": "a", "max_error_share": 0.0, "scorers": dict.fromkeys("ab", SCORER)}
+    )
     manifest = score_manifest("v", {}, config, scorers, {})
     assert manifest.converted == {"a": {"weights": "1" * 64}}
     plain = score_manifest("v", {}, config, [scorers[1]], {})
@@ -237,3 +240,12 @@ def test_the_server_of_another_scorer_is_not_part_of_a_scores_identity():
     assert rows_identity(manifest, "served")["environment"] == {
         "torch": "2", "served.server_version": "1",
     }  # fmt: skip
+
+
+def test_too_many_texts_without_a_score_are_refused_with_their_reason(tmp_path):
+    judge = NamedScorer("both", PromptScorer(), "toxic", sees_prompt=True)
+    rows = [row("a", "abcdefgh"), row("b"), row("c"), row("d"), row("e", "", "error")]
+    scores = scored(rows, tmp_path, [judge], dict.fromkeys("abcde", "1"))
+    refuse_many_errors(scores, 0.25)
+    with pytest.raises(BackendError, match=r"both .*1 of 4 .*24\.0%.*another answer"):
+        refuse_many_errors(scores, 0.24)

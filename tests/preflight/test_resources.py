@@ -24,7 +24,7 @@ def config(**changes):
             "max_new_tokens": 50, "temperature": 0.0, "top_p": 1.0, "samples": 1,
             "template": "none", "dtype": "float16", "seed": 1, "max_error_share": 0.0,
         },
-        "scoring": {"primary": "j", "scorers": {"j": {
+        "scoring": {"primary": "j", "max_error_share": 0.0, "scorers": {"j": {
             "kind": "hf", "uri": "file:j", "head": "t", "golden": [], "golden_tolerance": 0.1,
         }}},
         "posterior": {"threshold": {"j": 0.5}, "rope_pp": 1.0, "level": 0.95, "prior": 0.5,

@@ -126,7 +126,8 @@ def _scores(
     device = pick_device(runtime.device)
     set_num_threads(runtime.threads)
     (scorer,) = make_scorers(experiment, {name: config}, device)
-    manifest = score_manifest("bench", {}, {name: config}, [scorer], environment_info(device))
+    scoring, environment = experiment.config.scoring, environment_info(device)
+    manifest = score_manifest("bench", {}, scoring, [scorer], environment)
     rows = rows_to_score(labelled.texts)
     prompts = {
         row.prompt_id: text.prompt or "" for row, text in zip(rows, labelled.texts, strict=True)

@@ -85,6 +85,7 @@ def _scored(
     from toxtrail.execution.score_rows import (
         ScoringInput,
         collect_scores,
+        refuse_many_errors,
         rows_identity,
         score_generations,
     )
@@ -114,6 +115,7 @@ def _scored(
         with store.row_journal("score", file.label, identity, 0) as journal:
             score_generations(requests, scorer, journal, progress(), SingleProcess())
             scores = collect_scores(requests, {scorer.name: (scorer, journal)})
+    refuse_many_errors(scores, config.scoring.max_error_share)
     return ScoredFile(file.label, rows, scores, manifest)
 
 

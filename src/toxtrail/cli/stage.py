@@ -188,12 +188,12 @@ def score_command(experiment: Experiment, variant: str) -> None:
     from toxtrail.stages import score
 
     store, runtime = experiment.store, experiment.config.runtime
-    family, config = experiment.variant(variant).family, experiment.config.scoring.scorers
+    family, config = experiment.variant(variant).family, experiment.config.scoring
     if relaunch(experiment.root, runtime, ("score", variant)):
         return
     with process_group(runtime.device) as group:
         device, threads = group.device, set_num_threads(runtime.threads, group.here)
-        scorers = make_scorers(experiment, config, device)
+        scorers = make_scorers(experiment, config.scorers, device)
         environment = scoring_environment(scorers, device)
         plan = {
             "threads": threads,

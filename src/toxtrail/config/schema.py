@@ -280,6 +280,9 @@ class ScoringConfig(ConfigSection):
     """Scorers of the continuations."""
 
     primary: Key
+    max_error_share: Annotated[float, Field(ge=0, lt=1)]
+    """Largest share of a variant's texts that a scorer may leave without a score; above it, the
+    stage fails."""
     scorers: Annotated[dict[Key, SerializeAsAny[ScorerConfig]], Field(min_length=1)]
 
 

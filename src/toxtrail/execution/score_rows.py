@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import ProcessGroup, Progress, ScoredText, Scorer
+from toxtrail.config.schema import ScoringConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.provenance.identity import Manifest, canonical_json, sha256_text
 from toxtrail.records.rows import Generation, Score, score_problem
@@ -107,6 +109,24 @@ def collect_scores(
     ]
 
 
+def refuse_many_errors(scores: Sequence[Score], allowed: float) -> None:
+    """Raise if a scorer left a larger share of the texts without a score.
+
+    Raises:
+        BackendError: with the number of texts, and the most frequent reason.
+    """
+    texts = Counter(score.scorer for score in scores if score.state == "ok" or score.error)
+    errors = Counter((score.scorer, score.error) for score in scores if score.error)
+    for (scorer, reason), count in errors.most_common():
+        failed = sum(number for (name, _), number in errors.items() if name == scorer)
+        if failed > allowed * texts[scorer]:
+            raise BackendError(
+                f"The scorer {scorer} gave no score to {failed} of {texts[scorer]} texts "
+                f"(scoring.max_error_share allows {allowed:.1%}); the most frequent reason, of "
+                f"{count}: {reason}. Correct the scorer's options, or raise the share."
+            )
+
+
 def scoring_request(
     row: Generation, scorer: NamedScorer, prompts: Mapping[str, str]
 ) -> ScoringRequest:
@@ -126,6 +146,12 @@ def scoring_request(
             f"{scorer.name} sees prompts. Run `dvc repro` to bring both up to date."
         )
     return ScoringRequest(row.text, prompts[row.prompt_id])
+
+
+def score_params(config: ScoringConfig) -> dict[str, Any]:
+    """Return the parameters in the manifest of scores."""
+    scorers = {name: scorer.plain() for name, scorer in config.scorers.items()}
+    return {"scorers": scorers, "max_error_share": config.max_error_share}
 
 
 def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:

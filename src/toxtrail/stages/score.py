@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from toxtrail.backends.protocols import ProcessGroup, Progress
-from toxtrail.config.scorer_kinds.base import ScorerConfig
+from toxtrail.config.schema import ScoringConfig
 from toxtrail.execution.score_rows import (
     NamedScorer,
     ScoringInput,
     collect_scores,
+    refuse_many_errors,
     rows_identity,
     score_generations,
+    score_params,
 )
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import InputFile, Manifest
@@ -30,7 +32,7 @@ def run(
     store: ArtifactStore,
     variant: str,
     family: str,
-    config: Mapping[str, ScorerConfig],
+    config: ScoringConfig,
     scorers: Sequence[NamedScorer],
     environment: Mapping[str, str],
     progress: Progress,
@@ -44,7 +46,7 @@ def run(
         journals = _score(store, texts, scorers, manifest, files, progress, group)
         work = len(texts.generations) * len(scorers) / (time.monotonic() - start)
         group.wait()
-        _write(store, family, texts, journals, manifest, group)
+        _write(store, family, texts, journals, manifest, config.max_error_share, group)
         group.wait()
     return {"texts_per_second": work}
 
@@ -52,13 +54,12 @@ def run(
 def score_manifest(
     variant: str,
     inputs: Mapping[str, InputFile],
-    config: Mapping[str, ScorerConfig],
+    config: ScoringConfig,
     scorers: Sequence[NamedScorer],
     environment: Mapping[str, str],
 ) -> Manifest:
     """Return the manifest of this stage's output."""
-    params = {"scorers": {name: scorer.plain() for name, scorer in config.items()}}
-    manifest = manifest_of("score", variant, params, inputs, environment)
+    manifest = manifest_of("score", variant, score_params(config), inputs, environment)
     converted = {scorer.name: scorer.converted for scorer in scorers if scorer.converted}
     return manifest.model_copy(update={"converted": converted or None})
 
@@ -102,6 +103,7 @@ def _write(
     texts: ScoringInput,
     journals: Mapping[str, tuple[NamedScorer, RowJournal]],
     manifest: Manifest,
+    max_error_share: float,
     group: ProcessGroup,
 ) -> None:
     """Write the scores of all processes as one file; only the first process does."""
@@ -110,6 +112,7 @@ def _write(
     for _, rows in journals.values():
         rows.reload()
     scores = collect_scores(texts, journals)
+    refuse_many_errors(scores, max_error_share)
     store.write_scores(family, str(manifest.key), scores, manifest)
     for _, rows in journals.values():
         rows.delete_other_identities()

@@ -10,6 +10,7 @@ from typing import Any
 
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
+from toxtrail.execution.score_rows import score_params
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json
 from toxtrail.stages.generate import texts_params
@@ -95,7 +96,7 @@ def _of_generations(config: Config, key: str) -> dict[str, Any]:
 
 
 def _of_scores(config: Config, _: str) -> dict[str, Any]:
-    return {"scorers": {name: scorer.plain() for name, scorer in config.scoring.scorers.items()}}
+    return score_params(config.scoring)
 
 
 def _of_posterior(config: Config, key: str) -> dict[str, Any]:
@@ -125,6 +126,7 @@ def _key_path(name: str, key: str) -> str:
         "served_model_name": f"variants.{key}.served_model_name",
         "texts": f"models.{key}.texts",
         "scorers": "scoring.scorers",
+        "max_error_share": "scoring.max_error_share",
         "primary": "scoring.primary",
         "variant": f"variants.{key}",
         "family": f"families.{key}",
