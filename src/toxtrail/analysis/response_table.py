@@ -52,12 +52,6 @@ class SubsetResponses(NamedTuple):
     """Language of the prompts as `identify_language` returns it; None if it is not declared or
     cannot be identified. Then `shares` and `flag_counts` lack the flags that need it."""
 
-    def token_values(self) -> Floats:
-        """Return (prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
-        values = np.full(len(self.prompt_ids), np.nan)
-        values[membership_mask(sorted(self.prompt_ids), frozenset(self.prompts))] = self.tokens
-        return values
-
 
 def read_response_table(
     rows: pa.Table, generations: InputFile, scores: InputFile

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from toxtrail.backends.huggingface.generation.continuation_text import ContinuationDecoder
 from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel, PromptEncoder
@@ -41,6 +43,31 @@ def test_the_markers_stay_in_the_text_whatever_tokens_they_are(thinking_tokenize
     answer_tokens = tokens[decoder.answer_start(tokens) :]
     assert decoder.text(answer_tokens).lstrip() == answer
     assert "</think>" in decoder.text(tokens[: decoder.answer_start(tokens)])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.sampled_from([*MARKERS, "</th", "ink>", ">\n\n", "The sea", "\u00e9"])))
+def test_the_answer_starts_after_the_first_token_that_completes_the_last_end_marker(
+    thinking_tokenizer, pieces
+):
+    decoder = ContinuationDecoder(thinking_tokenizer, MARKERS)
+    tokens = [token for piece in pieces for token in encoded(thinking_tokenizer, piece)]
+    start, text = decoder.answer_start(tokens), decoder.text(tokens)
+    ends = text.count("</think>")
+    assert text == "".join(pieces)
+    assert decoder.text(tokens[:start]).count("</think>") == ends
+    assert decoder.text(tokens[: start - 1]).count("</think>") == ends - 1 if ends else start == 0
+    assert "</think>" not in decoder.text(tokens[start:])
+
+
+def test_gpt_oss_like_markers_of_special_tokens_and_words_are_found(tiny):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(["<|channel|>", "<|message|>"], special_tokens=True)
+    begin, end = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
+    decoder = ContinuationDecoder(tokenizer, ThoughtMarkers(begin, end))
+    tokens = encoded(tokenizer, f"{begin}The sea<|end|><|start|>{end}The ship")
+    assert decoder.text(tokens) == f"{begin}The sea{end}The ship"
+    assert decoder.text(tokens[decoder.answer_start(tokens) :]) == "The ship"
 
 
 def test_without_an_end_marker_no_token_is_of_a_thought(thinking_tokenizer):
@@ -100,14 +127,14 @@ def test_rows_of_a_model_that_thinks_are_cut_after_the_end_marker(
     """The end marker is a token that the random model writes for this prompt."""
     loaded = load_model(tiny_card, tmp_path / "model", weights, "float32", "cpu")
     loaded.tokenizer.chat_template = tiny.chat_template + "<think>\n"
-    settings = {
+    values = {
         "max_new_tokens": 12, "temperature": 0.0, "top_p": 1.0, "samples": 1, "seed": 1,
         "template": "chat", "dtype": "float32", "max_error_share": 0.0,
     }  # fmt: skip
 
     def row(end):
         markers = ThoughtConfig(begin="<think>", end=end)
-        config = GenerationConfig(**settings, thought=markers)
+        config = GenerationConfig(**values, thought=markers)
         decoding = Decoding(12, 0.0, 1.0, "chat", thought=config.markers)
         model = HuggingFaceModel(loaded.model, loaded.tokenizer, decoding, 1000, engine)
         prompts = [Prompt("s-1", "s", "The ship", "file:x", 0)]

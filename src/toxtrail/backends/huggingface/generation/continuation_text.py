@@ -31,7 +31,8 @@ class ContinuationDecoder:
         encoded = {marker: self._encode(marker) for marker in markers or ()}
         kept = {number for numbers in encoded.values() for number in numbers}
         kept.update(number for number, token in added if begin_like(token.content))
-        self._left_out, self._keeps_special = special - kept, bool(special & kept)
+        self._keeps_special = bool(special & kept)
+        self._left_out = special - kept if self._keeps_special else set()
         self.special_markers = [
             m for m, numbers in encoded.items() if special.intersection(numbers)
         ]
