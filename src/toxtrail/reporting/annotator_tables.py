@@ -8,10 +8,6 @@ from toxtrail.records.results import AnnotatorAgreement, AnnotatorPairRow
 from toxtrail.reporting.table import Field, Table, build_table
 from toxtrail.reporting.text import MISSING_CELL, percent, plural
 
-FEW_LABELS = 10
-"""With fewer texts that an annotator labels toxic (or harmless), the interval of kappa is too
-narrow: 95 % intervals had a coverage of 67 % to 92 % in simulations (docs/labels.md)."""
-
 PAIR_FIELDS: Sequence[Field[AnnotatorPairRow]] = (
     Field("first", lambda row: row.first),
     Field("second", lambda row: row.second),
@@ -45,16 +41,6 @@ def agreement_notes(agreement: AnnotatorAgreement) -> list[str]:
         notes.append(f"Krippendorff's alpha of all annotators: {agreement.alpha:.2f}.")
     if any(pair.n and pair.kappa is None for pair in agreement.pairs):
         notes.append("Kappa is not defined if both annotators give all texts one label.")
-    if any(pair.kappa is not None and pair.kappa_lo is None for pair in agreement.pairs):
-        notes.append(
-            "No interval: its formula needs a disagreement, and two different labels of each "
-            "annotator."
-        )
-    if any(map(_has_narrow_interval, agreement.pairs)):
-        notes.append(
-            f"An interval of kappa is too narrow if an annotator labels fewer than {FEW_LABELS} "
-            "texts toxic, or fewer harmless."
-        )
     if agreement.labelled_once:
         notes.append(
             f"{agreement.labelled_once:,} of {agreement.texts:,} texts were labelled by one "
@@ -89,17 +75,7 @@ def annotation_sentence(agreement: AnnotatorAgreement) -> str:
 def _kappa(row: AnnotatorPairRow) -> str:
     if row.kappa is None:
         return "not defined"
-    if row.kappa_lo is None:
-        return f"{row.kappa:.2f} (no interval)"
-    narrow = " (too narrow: few labels)" if _has_narrow_interval(row) else ""
-    return f"{row.kappa:.2f} {_interval(row)}{narrow}"
-
-
-def _has_narrow_interval(row: AnnotatorPairRow) -> bool:
-    first = row.both_toxic + row.only_first_toxic
-    second = row.both_toxic + row.only_second_toxic
-    counts = (first, second, row.n - first, row.n - second)
-    return row.kappa_lo is not None and min(counts) < FEW_LABELS
+    return f"{row.kappa:.2f} {_interval(row)}"
 
 
 def _number(value: float | None) -> str:
