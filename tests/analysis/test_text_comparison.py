@@ -12,6 +12,9 @@ from toxtrail.errors import ConfigError, DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.rows import Score
+from toxtrail.reporting.comparison_tables import verdicts
+from toxtrail.reporting.comparison_view import ComparisonView
+from toxtrail.reporting.notes import language_notes
 
 CONFIG = PosteriorConfig(
     threshold={"judge": 0.5}, rope_pp=1.0, level=0.95, prior=0.5, draws=2000, seed=1
@@ -22,7 +25,7 @@ def texts(*rows):
     return [GeneratedText(*row) for row in rows]
 
 
-def scored(label, prompts, file, samples=1):
+def scored(label, prompts, file, samples=1, **options):
     """Rows of a file; a text that says "bad" has the score 0.9."""
     rows = match_texts(prompts, file, samples).rows
     scores = [
@@ -40,7 +43,7 @@ def scored(label, prompts, file, samples=1):
         {},
     )
     generations = InputFile(path=label, sha256="0" * 64, manifest=made)
-    scorers = {"scorers": {"judge": {"kind": "hf", "uri": "file:j", "head": "toxic"}}}
+    scorers = {"scorers": {"judge": {"kind": "hf", "uri": "file:j", "head": "toxic", **options}}}
     return ScoredFile(
         label, rows, scores, manifest_of("score", label, scorers, {"generations": generations}, {})
     )
@@ -111,3 +114,27 @@ def test_a_missing_text_is_not_scored_and_not_harmless():
     rates = {r.variant: r for r in summary.rates if r.subset == "all"}
     assert (rates["b.csv"].n_scored, rates["b.csv"].n_error) == (9, 1)
     assert rates["b.csv"].rate == 1.0
+
+
+FRENCH = "Le boulanger a ouvert à six heures et il a vendu le premier pain."
+
+
+@pytest.mark.parametrize(
+    ("declared", "n", "notes"),
+    [(["en-US"], 20, 1), (["en", "fr"], 0, 0), (["tlh"], 20, 1), (None, None, 0)],
+)
+def test_texts_in_a_language_that_the_scorer_was_not_trained_on_are_counted(declared, n, notes):
+    options = {} if declared is None else {"languages": declared}
+    a = texts(*((f"p{i}", "bad" if i < 20 else "good") for i in range(30)))
+    b = texts(*((f"p{i}", FRENCH if i < 20 else "good") for i in range(30)))
+    prompts = shared_prompts(a, b, "en").prompts
+    files = (scored(name, prompts, file, **options) for name, file in (("a", a), ("b", b)))
+    summary = compare_scored_files(*files, "judge", CONFIG)
+    view = ComparisonView(summary, "judge")
+    rates = {row.variant: row for row in summary.rates if row.subset == "all"}
+    assert rates["b"].n_unsupported_language == n
+    assert rates["a"].n_unsupported_language == (None if n is None else 0)
+    assert len(language_notes(view)) == notes
+    assert all(note.endswith("20 of 30.") for note in language_notes(view))
+    (result,) = verdicts(view)
+    assert (result.verdict, "another language" in result.remark) == ("lower", True)

@@ -74,13 +74,18 @@ def test_a_registered_kind_is_configured_loaded_and_described(registered, values
     assert "scoring.scorers.s.words" in dict(config.sources())
     scorer = load_scorer(scorer_config, None, "cpu", 1)
     assert scorer.score(["abcde"])[0].heads == {"length": 0.5}
-    assert "counts characters" in scorer_limitations("s", scorer_config.plain(), corrected=True)
+    values = scorer_config.plain()
+    assert "counts characters" in scorer_limitations("s", values, corrected=True)
+    assert "not declared" in scorer_limitations("s", values, corrected=True)
+    assert "en, fr." in scorer_limitations("s", values | {"languages": ["en", "fr"]}, True)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "hf", "activaton": "softmax"}, r'scoring\.scorers\.s\.activaton.*"activation"'),
+        ({"kind": "hf", "languages": []}, r"scoring\.scorers\.s\.languages"),
+        ({"kind": "hf", "languages": ["English"]}, r"scoring\.scorers\.s\.languages"),
         ({"kind": "detoxify", "activation": "softmax"}, r"scoring\.scorers\.s\.activation"),
         ({"kind": "detoxify", "base": {"uri": "x"}}, r"scoring\.scorers\.s\.base\.uri"),
         (

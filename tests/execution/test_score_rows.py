@@ -249,3 +249,15 @@ def test_too_many_texts_without_a_score_are_refused_with_their_reason(tmp_path):
     refuse_many_errors(scores, 0.25)
     with pytest.raises(BackendError, match=r"both .*1 of 4 .*24\.0%.*another answer"):
         refuse_many_errors(scores, 0.24)
+
+
+def test_the_languages_of_a_scorer_score_nothing_again():
+    languages = {"a": ["en"], "b": ["en", "fr"]}
+    entries = {name: SCORER | {"languages": own} for name, own in languages.items()}
+    config = ScoringConfig.model_validate(
+        {"primary": "a", "max_error_share": 0.0, "scorers": entries}
+    )
+    scorers = [NamedScorer(name, LengthScorer(), "toxic") for name in entries]
+    manifest = score_manifest("v", {}, config, scorers, {})
+    assert manifest.params["scorers"]["b"]["languages"] == ["en", "fr"]
+    assert rows_identity(manifest, "a") == rows_identity(manifest, "b")

@@ -37,6 +37,7 @@ FULL = {
 OTHER_VALUES = {
     "kind": "another", "uri": "file:y", "sha256": "2" * 64, "head": {"max": ["toxic", "insult"]},
     "golden": [{"text": "You are kind.", "score": 0.1}], "golden_tolerance": 0.2,
+    "languages": ["de"],
     "base": {**ASSET, "sha256": "2" * 64}, "adapter": {**ASSET, "uri": "file:z"},
     "activation": "sigmoid", "sees": "response", "template": "{response}",
     "template_arguments": {"risk": "x"}, "message_content": "parts", "prefix": " ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toxtrail.analysis.response_flags.language_identification import language_group
+from toxtrail.analysis.response_flags.language_identification import (
+    identify_language,
+    language_group,
+)
 from toxtrail.analysis.response_flags.registry import (
     EMPTY,
     RESPONSE_FLAGS,
@@ -51,10 +55,12 @@ class SubsetResponses(NamedTuple):
     language: str | None = None
     """Language of the prompts as `identify_language` returns it; None if it is not declared or
     cannot be identified. Then `shares` and `flag_counts` lack the flags that need it."""
+    languages: Mapping[str, int] | None = None
+    """Language -> number of continuations identified as it; None if they were not counted."""
 
 
 def read_response_table(
-    rows: pa.Table, generations: InputFile, scores: InputFile
+    rows: pa.Table, generations: InputFile, scores: InputFile, count_languages: bool = False
 ) -> dict[str, SubsetResponses]:
     """Build the table of the scored texts.
 
@@ -62,6 +68,7 @@ def read_response_table(
         rows: the generation rows.
         generations: their file.
         scores: the file of the scores.
+        count_languages: whether to identify the language of every text.
 
     Raises:
         DataError: the scores belong to other generations.
@@ -73,11 +80,13 @@ def read_response_table(
             "contains now. Run `dvc repro` to bring both up to date."
         )
     from_file = generations.manifest is not None and "texts" in generations.manifest.params
-    return build_response_table(rows, "words" if from_file else "tokens")
+    return build_response_table(rows, "words" if from_file else "tokens", count_languages)
 
 
 def build_response_table(
-    generations: pa.Table | Sequence[Generation], unit: str = "tokens"
+    generations: pa.Table | Sequence[Generation],
+    unit: str = "tokens",
+    count_languages: bool = False,
 ) -> dict[str, SubsetResponses]:
     """Return subset -> its responses, in alphabetical order; computed by columns except for the
     texts."""
@@ -89,10 +98,22 @@ def build_response_table(
     rows, clusters = _Rows.of(table), clusters_by_prompt(table)
     order = np.lexsort((rows.sample, rows.prompt))
     subset = rows.subset[order]
-    return {
+    parts = {
         name: _subset_responses(rows, order[subset == index], clusters, unit)
         for index, name in enumerate(rows.subsets)
     }
+    if not count_languages:
+        return parts
+    return {
+        name: part._replace(languages=_count_languages(table["text"], rows, index))
+        for index, (name, part) in enumerate(parts.items())
+    }
+
+
+def _count_languages(texts: pa.ChunkedArray, rows: _Rows, subset: int) -> Counter[str]:
+    in_subset = np.flatnonzero(rows.is_text & (rows.subset == subset))
+    identified = map(identify_language, texts.take(in_subset).to_pylist())
+    return Counter(language for language in identified if language)
 
 
 def limited_to(

@@ -10,7 +10,11 @@ from toxtrail.analysis.comparison import MeasuredRun, compare_runs
 from toxtrail.analysis.response_table import build_response_table
 from toxtrail.analysis.score_table import build_score_table
 from toxtrail.analysis.text_matching import group_by_prompt
-from toxtrail.analysis.variant_rates import estimate_variant_rates, measured_conditions
+from toxtrail.analysis.variant_rates import (
+    estimate_variant_rates,
+    measured_conditions,
+    with_language_counts,
+)
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
@@ -43,8 +47,13 @@ class ScoredFile(NamedTuple):
     """Manifest of the scores, which contains that of the texts."""
 
 
-def shared_prompts(a: Iterable[GeneratedText], b: Iterable[GeneratedText]) -> SharedPrompts:
+def shared_prompts(
+    a: Iterable[GeneratedText], b: Iterable[GeneratedText], language: str | None = None
+) -> SharedPrompts:
     """Return the prompts of both files, in the order of the first.
+
+    Args:
+        language: of the prompts, a BCP 47 tag.
 
     Raises:
         DataError: there are none, or a sample number occurs twice.
@@ -58,7 +67,7 @@ def shared_prompts(a: Iterable[GeneratedText], b: Iterable[GeneratedText]) -> Sh
         )
     samples = min(max(counts[name] for name in names) for counts in (first, second))
     prompts = [
-        Prompt(f"{SUBSET}-{sha256_text(name)[:12]}", SUBSET, name, "", number)
+        Prompt(f"{SUBSET}-{sha256_text(name)[:12]}", SUBSET, name, "", number, language)
         for number, name in enumerate(names)
     ]
     only = len(first) - len(names), len(second) - len(names)
@@ -85,12 +94,13 @@ def _measured(file: ScoredFile, primary: str, config: PosteriorConfig) -> Measur
     require_measured_scorers(config, file.manifest)
     table, responses = (
         build_score_table(file.scores),
-        build_response_table(file.generations, "words"),
+        build_response_table(file.generations, "words", count_languages=True),
     )
     variant = VariantIdentity(variant=file.label, family="texts", role="texts", parent=None)
     scores = InputFile(path=file.label, sha256="", manifest=file.manifest)
     conditions = measured_conditions(table, scores, config)
     estimates = estimate_variant_rates(table, responses, variant, primary, config, conditions)
     manifest = {**file.manifest.to_json(), "params": {"posterior": config.plain()}}
-    summary = replace(estimates.summary, manifest=manifest)
+    counted = with_language_counts(estimates.summary, responses, scores)
+    summary = replace(counted, manifest=manifest)
     return MeasuredRun(file.label, summary, file.scores, file.generations)

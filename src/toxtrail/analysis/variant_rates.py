@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,10 @@ from toxtrail.analysis.inference_data import rate_groups
 from toxtrail.analysis.mean_estimates import MeanEstimate, mean_estimate
 from toxtrail.analysis.rate_estimates import VariantView, rate_estimate, views_of
 from toxtrail.analysis.response_behaviour import behaviour_rows
+from toxtrail.analysis.response_flags.language_identification import language_group
 from toxtrail.analysis.response_table import SubsetResponses
 from toxtrail.analysis.score_table import (
+    ALL,
     ScoreTable,
     build_score_table,
     draws_to_dataset,
@@ -81,9 +84,8 @@ def variant_posterior(
         measured_conditions(table, scores, config),
     )
     output = estimate_variant_rates(table, texts, identity, primary, config, conditions)
-    summary = with_corrected_rates(
-        output.summary, table, label_rows(labels, rows), config, annotators
-    )
+    counted = with_language_counts(output.summary, texts, scores)
+    summary = with_corrected_rates(counted, table, label_rows(labels, rows), config, annotators)
     return output._replace(summary=summary)
 
 
@@ -139,6 +141,39 @@ def estimate_variant_rates(
     return AnalysisOutput(
         summary, draws_to_dataset(columns, "rate", ("scorer", "subset")), groups, {}
     )
+
+
+def with_language_counts(
+    summary: VariantSummary, texts: Mapping[str, SubsetResponses], scores: InputFile
+) -> VariantSummary:
+    """Add the number of texts in a language that the scorer was not trained on to each rate of a
+    scorer whose languages are declared.
+
+    Args:
+        texts: subset -> responses, with languages.
+        scores: the file of the scores, whose manifest has the scorers' options.
+    """
+    scorer_options = scores.manifest.params["scorers"] if scores.manifest else {}
+    supported = {
+        name: {language_group(tag) for tag in options["languages"]}
+        for name, options in scorer_options.items()
+        if "languages" in options
+    }
+
+    def count(row: RateRow) -> int:
+        parts = texts.values() if row.subset == ALL else [texts[row.subset]]
+        return sum(
+            number
+            for part in parts
+            for language, number in (part.languages or {}).items()
+            if language not in supported[row.scorer]
+        )
+
+    rates = [
+        replace(row, n_unsupported_language=count(row)) if row.scorer in supported else row
+        for row in summary.rates
+    ]
+    return replace(summary, rates=rates)
 
 
 def variant_identity(variant: str, variant_config: VariantConfig) -> VariantIdentity:

@@ -30,14 +30,16 @@ class TextsFile(NamedTuple):
 
 
 def compare_files(
-    a: TextsFile, b: TextsFile, params: Path | None, scorer: str | None
+    a: TextsFile, b: TextsFile, params: Path | None, scorer: str | None, language: str | None
 ) -> tuple[ComparisonSummary, list[str]]:
     """Return the summary of the comparison of b with a, and notes on prompts and texts.
 
     Args:
         params: params.yaml with the scorers and the statistics; None: of the default preset.
         scorer: its name; None: the primary one.
+        language: of the prompts, a BCP 47 tag; None: texts in another language are not counted.
     """
+    from toxtrail.analysis.response_flags.language_identification import language_group
     from toxtrail.analysis.text_comparison import compare_scored_files, shared_prompts
     from toxtrail.config.load import load_config
     from toxtrail.scaffold import preset_path
@@ -47,7 +49,12 @@ def compare_files(
     if name not in config.scoring.scorers:
         hint = did_you_mean(name, config.scoring.scorers)
         raise ConfigError(f'--scorer: unknown scorer "{name}".{hint}')
-    shared = shared_prompts(a.texts, b.texts)
+    if language is not None and language_group(language) is None:
+        raise ConfigError(
+            f'--language: "{language}" is not a language that can be identified; give a BCP 47 tag '
+            "such as en, de or zh-Hans."
+        )
+    shared = shared_prompts(a.texts, b.texts, language)
     root = params.resolve().parent if params else Path.cwd()
     named_scorer, environment = _load(config, root, name)
     scored = [_scored(file, shared, config, named_scorer, environment) for file in (a, b)]

@@ -150,6 +150,11 @@ def add(
 @reading_options
 @click.option("--scorer", metavar="NAME", help="Scorer (default: the primary one).")
 @click.option(
+    "--language",
+    metavar="TAG",
+    help="Language of the prompts as a BCP 47 tag, to count texts in another language.",
+)
+@click.option(
     "--params",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -167,6 +172,7 @@ def compare(
     sample: str | None,
     delimiter: str | None,
     scorer: str | None,
+    language: str | None,
     params: Path | None,
     tables: str | None,
     all_tables: bool,
@@ -198,7 +204,7 @@ def compare(
     for label, path in zip(labels, (a, b), strict=True):
         reader = _reader(path, file_format, prompt, text, sample, delimiter)
         files.append(TextsFile(label, path, reader, read_generated_texts(path, reader)))
-    summary, notes = compare_files(files[0], files[1], params, scorer)
+    summary, notes = compare_files(files[0], files[1], params, scorer, language)
     if form == "json":
         print_json({**to_json(summary), "notes": notes})
         return

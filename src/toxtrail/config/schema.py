@@ -20,6 +20,7 @@ from toxtrail.config.sections import (
     ConfigSection,
     Count,
     Key,
+    Language,
     PinnedAsset,
     Seed,
     ServedModelName,
@@ -54,10 +55,6 @@ class ColumnFilter(ConfigSection):
         return self
 
 
-Language = Annotated[
-    str,
-    form(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a tag of BCP 47 such as en, de or zh-Hans"),
-]
 Column = Annotated[str, StringConstraints(min_length=1)]
 """Column of a table; a dot selects a nested field: `prompt.text`."""
 

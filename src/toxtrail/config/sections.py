@@ -29,6 +29,11 @@ Key = Annotated[
 ]
 """Name of an entry; dots are not allowed because DVC uses them in parameter paths."""
 
+Language = Annotated[
+    str,
+    form(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a tag of BCP 47 such as en, de or zh-Hans"),
+]
+
 Sha256 = Annotated[str, form(r"[0-9a-f]{64}", "the 64 hexadecimal digits of a SHA-256")]
 
 ServedModelName = Annotated[str, StringConstraints(min_length=1)]

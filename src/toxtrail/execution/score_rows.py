@@ -156,7 +156,8 @@ def score_params(config: ScoringConfig) -> dict[str, Any]:
 
 def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
     """Return everything that determines the score of a text; this excludes the servers of other
-    scorers."""
+    scorers, and the scorer's languages."""
+    options = {k: v for k, v in manifest.params["scorers"][scorer].items() if k != "languages"}
     converted = (manifest.converted or {}).get(scorer)
     environment = {
         name: value
@@ -164,7 +165,7 @@ def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
         if name.partition(".")[0] == scorer or "." not in name
     }
     return {
-        "scorer": manifest.params["scorers"][scorer],
+        "scorer": options,
         "code": manifest.code_sha256,
         "environment": environment,
         **({"converted": converted} if converted else {}),

@@ -33,6 +33,7 @@ TEXTS_ORIGIN = "texts from a file (decoding not known, lengths in words, not tok
 UNBOUND_OPTIONS: Mapping[str, str] = {
     "golden": "texts with known scores: they show whether the scorer is the pinned one",
     "golden_tolerance": "largest deviation from those scores",
+    "languages": "languages of its training texts: only texts in another one are counted by them",
 }
 """Options of scorers that cannot change a score -> the reason; a measurement is bound to all
 others."""

@@ -101,6 +101,11 @@ class RateRow(VariantColumns):
     rate_at_70: float | None
     rate_at_90: float | None
     weight: Annotated[float, "the subset's share of all prompts"]
+    n_unsupported_language: Annotated[
+        int | None,
+        "continuations in a language that is not among `scoring.scorers.<s>.languages`; empty if "
+        "the scorer's languages are not declared",
+    ] = None
     pooled_rate: Annotated[
         float | None, "the same rate, all variants and subsets estimated together"
     ] = None

@@ -192,7 +192,17 @@ def scorer_error_notes(view: ComparisonView) -> list[str]:
 
 
 def language_notes(view: ComparisonView) -> list[str]:
-    """Return the subsets for which texts in another language are not counted, and why."""
+    """Return how many texts are in a language that the scorer was not trained on, and the subsets
+    for which texts in another language are not counted."""
+    texts = {
+        row.variant: row.n_continuations for row in view.summary.behaviour if row.subset == ALL
+    }
+    unsupported = [
+        f"Texts of {row.variant} in a language that {row.scorer} was not trained on: "
+        f"{row.n_unsupported_language} of {texts[row.variant]}."
+        for row in view.rates
+        if row.subset == ALL and row.n_unsupported_language
+    ]
     unchecked = sorted(
         {
             row.subset
@@ -201,10 +211,12 @@ def language_notes(view: ComparisonView) -> list[str]:
         }
     )
     if not unchecked:
-        return []
+        return unsupported
     return [
+        *unsupported,
         f"Texts in another language are not counted for {', '.join(unchecked)}: no language that "
-        "can be identified is declared (prompts.subsets.<subset>.language)."
+        "can be identified is declared (prompts.subsets.<subset>.language; --language of `toxtrail "
+        "texts compare`).",
     ]
 
 

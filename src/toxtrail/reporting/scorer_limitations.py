@@ -10,6 +10,10 @@ from toxtrail.config.scorer_kinds.registry import SCORER_KINDS
 
 ERRORS_NOT_MEASURED = "Its errors on these texts were not measured (see `toxtrail labels sample`)."
 
+LANGUAGES_NOT_DECLARED = (
+    "The languages of its training texts are not declared (`scoring.scorers.<scorer>.languages`)."
+)
+
 
 def flag_limitations() -> str:
     """Return the known misses of the response flags."""
@@ -24,5 +28,10 @@ def scorer_limitations(scorer: str, config: Mapping[str, Any], corrected: bool) 
         config: its section of params.yaml.
         corrected: whether human labels correct its numbers.
     """
-    limitation = SCORER_KINDS[config["kind"]].limitations(str(config.get("uri", "")))
-    return f"{scorer}: {limitation}" + ("" if corrected else f" {ERRORS_NOT_MEASURED}")
+    languages = ", ".join(config.get("languages", ()))
+    sentences = [
+        SCORER_KINDS[config["kind"]].limitations(str(config.get("uri", ""))),
+        f"Languages of its training texts: {languages}." if languages else LANGUAGES_NOT_DECLARED,
+        *([] if corrected else [ERRORS_NOT_MEASURED]),
+    ]
+    return f"{scorer}: {' '.join(sentences)}"

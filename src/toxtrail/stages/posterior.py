@@ -49,7 +49,8 @@ def _read_scores(
 ) -> tuple[InputFile, pa.Table, dict[str, SubsetResponses]]:
     scores = store.describe_input(store.scores_path(family, variant))
     rows = store.read_score_columns(family, variant, COLUMNS)
-    return scores, rows, read_response_table(*store.read_responses(family, variant), scores)
+    responses = store.read_responses(family, variant)
+    return scores, rows, read_response_table(*responses, scores, count_languages=True)
 
 
 def _read_labels(

@@ -20,6 +20,7 @@ from toxtrail.analysis.variant_rates import (
     estimate_variant_rates,
     measured_conditions,
     variant_identity,
+    with_language_counts,
 )
 from toxtrail.audit.lineage.lineage import origin_caveats
 from toxtrail.audit.verify.context import (
@@ -374,7 +375,7 @@ def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, An
     recorded = store.read_summary(folder)
     recorded_summary = store.read_results(VariantSummary, folder)
     texts = read_response_table(
-        *store.read_responses(variant_config.family, variant), store.describe_input(scores)
+        *store.read_responses(variant_config.family, variant), store.describe_input(scores), True
     )
     computed = estimate_variant_rates(
         table, texts, variant_identity(variant, variant_config), config.scoring.primary,
@@ -382,7 +383,8 @@ def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, An
         measured_conditions(table, store.describe_input(scores), config.posterior),
     ).summary  # fmt: skip
     labels, annotators = _labels(evidence, variant, rows, recorded_summary)
-    corrected = with_corrected_rates(computed, table, labels, config.posterior, annotators)
+    counted = with_language_counts(computed, texts, store.describe_input(scores))
+    corrected = with_corrected_rates(counted, table, labels, config.posterior, annotators)
     return recorded, to_json(replace(corrected, manifest=recorded_summary.manifest))
 
 

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from toxtrail.config.sections import ConfigSection, PinnedAsset
+from toxtrail.config.sections import ConfigSection, Language, PinnedAsset
 
 
 class GoldenText(ConfigSection):
@@ -109,6 +109,9 @@ class ScorerConfig(PinnedAsset):
     golden: list[GoldenText]
     """Texts that are scored first; another score means that the scorer is not the pinned one."""
     golden_tolerance: PositiveFloat
+    languages: Annotated[list[Language], Field(min_length=1)] | None = None
+    """Languages of its training texts as BCP 47 tags, to count the texts in another one. It changes
+    no score."""
 
     @property
     def head_name(self) -> str:
