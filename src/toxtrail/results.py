@@ -179,7 +179,7 @@ def results_from_run(
         parse_summary(VariantSummary, read_run_summary(experiment, run), label),
         read_scores(files.path("scores.parquet")),
         read_generations(files.path("generations.parquet")),
-        {p.prompt_id: p.text for p in read_prompts(files.path("prompts.parquet"))},
+        {p.prompt_id: p.transcript for p in read_prompts(files.path("prompts.parquet"))},
     )
 
 
@@ -211,7 +211,7 @@ def load_variant(experiment: Experiment, name: str, from_mlflow: bool) -> Varian
         summary,
         store.read_scores(family, name),
         store.read_generations(family, name),
-        {prompt.prompt_id: prompt.text for prompt in store.read_prompts()},
+        {prompt.prompt_id: prompt.transcript for prompt in store.read_prompts()},
     )
 
 

@@ -36,6 +36,14 @@ def test_a_copy_is_found_wherever_it_stands_and_however_it_is_spelled(example):
     assert found(LONG, InstructionExample("a", "", "b"), example) == [("copied", 1)]
 
 
+def test_earlier_messages_of_a_prompt_are_searched_for_and_its_system_message_is_not():
+    asked = prompt("And then?")._replace(earlier=(Turn("user", LONG), Turn("assistant", "No.")))
+    example = InstructionExample(LONG, "", "yes")
+    assert find_contamination([asked], [example]).count("copied") == 1
+    system = prompt("And what happened then?")._replace(earlier=(Turn("system", LONG),))
+    assert find_contamination([system], [example]).overlaps == []
+
+
 def test_a_run_of_n_words_is_a_copy_and_one_less_is_none():
     words = LONG.split()
     assert ngram_size([len(words)]) == 13

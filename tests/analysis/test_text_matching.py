@@ -13,7 +13,7 @@ from toxtrail.analysis.text_matching import (
 )
 from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
-from toxtrail.records.rows import Prompt, generation_problem
+from toxtrail.records.rows import Prompt, Turn, generation_problem
 from toxtrail.records.thought import ThoughtMarkers
 
 PROMPTS = [Prompt(f"p{i}", "all", text, "file:x", i) for i, text in enumerate(("One", "Two"))]
@@ -21,6 +21,12 @@ PROMPTS = [Prompt(f"p{i}", "all", text, "file:x", i) for i, text in enumerate(("
 
 def match(*texts, samples=1, markers=None):
     return match_texts(PROMPTS, [GeneratedText(*text) for text in texts], samples, markers)
+
+
+def test_prompts_that_are_conversations_are_refused():
+    talk = PROMPTS[1]._replace(earlier=(Turn("user", "Hi"), Turn("assistant", "Hello")))
+    with pytest.raises(DataError, match="p1 is a conversation"):
+        match_texts([PROMPTS[0], talk], [GeneratedText("One", "a")], 1)
 
 
 def test_a_prompt_matches_exactly_before_it_matches_without_white_space():

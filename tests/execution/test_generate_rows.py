@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import Completion, EncodedPrompt, NoProgress, SingleProcess
 from toxtrail.config.schema import GenerationConfig, ThoughtConfig
-from toxtrail.errors import BackendError, DataError
+from toxtrail.errors import BackendError, ConfigError, DataError
 from toxtrail.execution.generate_rows import collect_generations, generate, row_seed, rows_identity
 from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Manifest, ModelIdentity
-from toxtrail.records.rows import Prompt
+from toxtrail.records.rows import Prompt, Turn
 from toxtrail.storage.row_journal import RowJournal
 
 CONFIG = GenerationConfig(
@@ -38,7 +38,7 @@ class EchoModel:
         self.made: list[str] = []
         self.stop_after = stop_after
 
-    def encode(self, text):
+    def encode(self, text, earlier=()):
         return EncodedPrompt(tuple(ord(c) for c in text), fits=text != "too long")
 
     def complete(self, prompts, seeds):
@@ -66,6 +66,67 @@ class Member(SingleProcess):
 
 def prompts(*texts):
     return [Prompt(f"s-{text}", "s", text, "file:x", i) for i, text in enumerate(texts)]
+
+
+TALK = Prompt(
+    "s-1",
+    "s",
+    "Bye",
+    "file:x",
+    0,
+    earlier=(Turn("system", "Be kind."), Turn("user", "Hi"), Turn("assistant", "Hello")),
+)
+"""A conversation."""  # fmt: skip
+
+
+def with_chat(**options):
+    return GenerationConfig.model_validate({**CONFIG.plain(), "template": "chat", **options})
+
+
+def test_the_model_gets_the_earlier_messages_and_equal_last_ones_are_other_rows(tmp_path):
+    heard = []
+
+    class Listener(EchoModel):
+        def encode(self, text, earlier=()):
+            heard.append((text, earlier))
+            return super().encode(text, earlier)
+
+    asked = [TALK, TALK._replace(prompt_id="s-2", earlier=TALK.earlier[1:])]
+    with RowJournal(tmp_path, {}) as rows:
+        generate(asked, Listener(), with_chat(), rows, NoProgress(), SingleProcess())
+        changed = [TALK._replace(earlier=(Turn("system", "Be rude."), *TALK.earlier[1:]))]
+        assert len(collect_generations(asked, with_chat(), rows)) == 4
+        with pytest.raises(DataError, match="were not made"):
+            collect_generations(changed, with_chat(), rows)
+    assert heard == [(prompt.text, prompt.earlier) for prompt in asked]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "config", "said"),
+    [
+        (TALK, CONFIG, r"template: .none., but s-1 is a conversation of 4 messages"),
+        (TALK, with_chat(system="Be brief."), r"generation\.system: s-1 .*Remove generation\.sys"),
+        (
+            TALK,
+            with_chat(
+                turns=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            ),
+            r"generation\.turns: s-1 includes a system message",
+        ),
+    ],
+)
+def test_a_conversation_that_the_settings_do_not_allow_is_refused(prompt, config, said, tmp_path):
+    with RowJournal(tmp_path, {}) as rows, pytest.raises(ConfigError, match=said):
+        generate([prompt], EchoModel(), config, rows, NoProgress(), SingleProcess())
+
+
+def test_a_conversation_without_a_system_message_follows_that_of_the_settings(tmp_path):
+    asked = [TALK._replace(earlier=TALK.earlier[1:])]
+    with RowJournal(tmp_path, {}) as rows:
+        work = generate(
+            asked, EchoModel(), with_chat(system="x"), rows, NoProgress(), SingleProcess()
+        )
+    assert work["rows"] == 2
 
 
 def made(texts, folder, model=None, config=CONFIG):

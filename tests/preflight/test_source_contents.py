@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +13,9 @@ from safetensors.numpy import save
 from toxtrail.backends.assets import AssetStore
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.config.load import load_config
-from toxtrail.config.schema import ModelConfig
+from toxtrail.config.schema import ModelConfig, PromptsConfig, SubsetConfig
 from toxtrail.config.scorer_presets import scorer_preset
-from toxtrail.preflight.source_contents import damaged_weights, lexical_scorers_only
+from toxtrail.preflight.source_contents import damaged_weights, lexical_scorers_only, unreadable_sources
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -50,3 +51,20 @@ def test_an_experiment_with_the_embedded_scorer_alone_is_told_how_to_add_detoxif
     scorers = {**config.scoring.scorers, "detoxify": scorer_preset("detoxify-unbiased").entry}
     scoring = config.scoring.model_copy(update={"scorers": scorers})
     assert lexical_scorers_only(config.model_copy(update={"scoring": scoring})) == []
+
+
+@pytest.mark.parametrize(("template", "said"), [("none", ["s-", "template: chat"]), ("chat", [])])
+def test_conversations_without_a_chat_template_are_a_problem(template, said, tmp_path):
+    talk = [{"role": role, "content": "Hi"} for role in ("user", "assistant", "user")]
+    (tmp_path / "p.jsonl").write_text(json.dumps({"messages": talk}))
+    subset = SubsetConfig(uri="file:p.jsonl", n=1, column="messages")
+    config = SimpleNamespace(
+        prompts=PromptsConfig(seed=1, subsets={"s": subset}),
+        generation=SimpleNamespace(template=template, system=None, turns=None),
+        models={},
+        finetunes={},
+    )
+    assets = AssetStore(tmp_path / "cache", tmp_path, NoProgress())
+    lines = unreadable_sources(config, assets)
+    assert len(lines) == bool(said)
+    assert all(word in line for line in lines for word in said)

@@ -15,7 +15,8 @@ from toxtrail.config.schema import PromptsConfig, SubsetConfig
 from toxtrail.datasets.prompt_selection import Candidate, Selection, sample_prompts
 from toxtrail.datasets.readers import read_rows, read_texts
 from toxtrail.errors import ConfigError, DataError
-from toxtrail.provenance.identity import sha256_file
+from toxtrail.provenance.identity import sha256_file, sha256_text
+from toxtrail.records.rows import Prompt, Turn, prompt_content
 from toxtrail.stages.prompts import run
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -248,6 +249,80 @@ def test_texts_of_the_shape_of_ceb_are_drawn_equally(ran):
     assert {g: drawn_groups.count(g) for g in groups} == dict.fromkeys(groups, 5)
     card = json.loads(store.prompt_card_path.read_text())["subsets"]["ceb"]
     assert card["balance"]["values"]["race"] == {"distinct": 15, "drawn": 5}
+
+
+def message(role, content):
+    return {"role": role, "content": content}
+
+
+TALK = [message("system", "Be kind."), message("user", "Hi"), message("assistant", "Hello"),
+        message("user", "Bye")]  # fmt: skip
+SHAREGPT = [{"from": {"user": "human", "assistant": "gpt"}.get(m["role"], m["role"]),
+             "value": m["content"]} for m in TALK]  # fmt: skip
+
+
+@pytest.mark.parametrize("talk", [TALK, SHAREGPT], ids=["messages", "sharegpt"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_conversations_are_prompts_in_every_kind_of_file(suffix, talk, ran, tmp_path):
+    rows, name = [{"talk": talk}, {"talk": talk[:2]}, {"talk": talk[1:2]}], f"p{suffix}"
+    files = {name: "\n".join(map(json.dumps, rows))}
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+        files = {}
+    store = ran(files, s={"uri": f"file:{name}", "n": "all", "column": "talk"})
+    whole, first, single = sorted(store.read_prompts(), key=lambda prompt: prompt.source_row)
+    assert whole.earlier == (
+        Turn("system", "Be kind."), Turn("user", "Hi"), Turn("assistant", "Hello")
+    )  # fmt: skip
+    assert (whole.text, first.text, single.text) == ("Bye", "Hi", "Hi")
+    assert whole.prompt_id == f"s-{sha256_text(whole.content)[:12]}"
+    assert single == Prompt(f"s-{sha256_text('Hi')[:12]}", "s", "Hi", f"file:{name}", 2)
+    card = json.loads(store.prompt_card_path.read_text())["subsets"]["s"]
+    assert (card["conversations"], card["drawn"]) == (2, 3)
+
+
+def test_conversations_are_duplicates_only_if_all_turns_are_equal(ran):
+    talks = [TALK, TALK, [message("system", "Be rude."), *TALK[1:]], TALK[1:], [TALK[-1]]]
+    lines = "\n".join(json.dumps({"m": talk}) for talk in talks)
+    store = ran({"p.jsonl": lines}, s={"uri": "file:p.jsonl", "n": "all", "column": "m"})
+    assert sorted(p.source_row for p in store.read_prompts()) == [0, 2, 3, 4]
+    assert {p.text for p in store.read_prompts()} == {"Bye"}
+    assert len({p.prompt_id for p in store.read_prompts()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("talk", "said"),
+    [
+        ([], "missing: the list is empty"),
+        (TALK[:3], "from the assistant"),
+        (TALK[:1], "from the system"),
+        ([message("user", " "), *TALK[2:]], "message 1 has no visible text"),
+        ([*TALK[:3], message("user", "\u200b")], "message 4 has no visible text"),
+        ([*TALK[1:3], TALK[0], TALK[3]], "a system message is not the first"),
+        ([message("tool", "x"), TALK[3]], 'unknown speaker "tool"'),
+        ([message("user", [{"type": "image_url"}])], "expected text, got list"),
+        ([message("user", 5)], "expected text, got int"),
+        ([{"content": "x"}], "a message needs role or from"),
+        (["x"], "a message needs role or from"),
+        ({"role": "user", "content": "x"}, "expected text, got dict"),
+    ],
+)
+def test_a_conversation_that_is_no_prompt_is_refused_with_its_row(talk, said, ran):
+    lines = "\n".join(json.dumps({"m": one}) for one in (TALK, talk))
+    with pytest.raises(DataError, match=rf"prompts\.subsets\.s: p\.jsonl, row 2.*{said}"):
+        ran({"p.jsonl": lines}, s={"uri": "file:p.jsonl", "n": "all", "column": "m"})
+
+
+SPOKEN = st.lists(st.text(st.characters(categories=["L"]), min_size=1), min_size=1, max_size=4)
+
+
+@given(SPOKEN, SPOKEN)
+def test_different_conversations_have_different_contents(one, other):
+    def content(said):
+        roles = ("user", "assistant") if len(said) % 2 else ("assistant", "user")
+        return prompt_content([Turn(roles[i % 2], text) for i, text in enumerate(said)])
+
+    assert (content(one) == content(other)) == (one == other)
 
 
 def test_plain_prompts_give_the_file_that_they_always_gave(ran):

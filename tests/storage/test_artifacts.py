@@ -23,7 +23,7 @@ from toxtrail.provenance.identity import InputFile, content_key, hash_tree, tree
 from toxtrail.records.analysis_output import SUMMARY_KINDS, SUMMARY_SCHEMAS, AnalysisOutput
 from toxtrail.records.columns import result_table
 from toxtrail.records.results import PoolSummary
-from toxtrail.records.rows import Generation, Prompt, Score
+from toxtrail.records.rows import Generation, Prompt, Score, Turn
 from toxtrail.reporting.figures.style import new_figure, render
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -40,9 +40,12 @@ STATES = st.sampled_from(["ok", "empty", "truncated", "error"])
 FINISHES = st.sampled_from(["stop", "length", "none"])
 KNOWN = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 COVARIATES = st.none() | st.dictionaries(TEXT, KNOWN, max_size=3)
+ROLES = st.sampled_from(["system", "user", "assistant"])
+TURNS = st.lists(st.tuples(ROLES, TEXT).map(lambda pair: Turn(*pair)), max_size=3)
 PROMPTS = st.builds(
-    Prompt, TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**40), st.none() | TEXT, COVARIATES
-)
+    Prompt, TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**40), st.none() | TEXT, COVARIATES,
+    st.none() | TEXT, TURNS.map(tuple),
+)  # fmt: skip
 GENERATIONS = st.builds(
     Generation,
     TEXT,

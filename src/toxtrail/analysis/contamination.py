@@ -60,11 +60,21 @@ class ContaminationResult(NamedTuple):
         return sum(overlap.kind == kind for overlap in self.overlaps)
 
 
+def _words(prompt: Prompt) -> Words:
+    """Return the words of all messages but a system message, which many examples may share."""
+    return tuple(
+        word
+        for turn in prompt.turns
+        if turn.role != "system"
+        for word in normalised_words(turn.text)
+    )
+
+
 def find_contamination(
     prompts: Sequence[Prompt], examples: Sequence[InstructionExample]
 ) -> ContaminationResult:
     """Find every prompt that is copied, or nearly copied, into an example."""
-    texts = {prompt.prompt_id: tuple(normalised_words(prompt.text)) for prompt in prompts}
+    texts = {prompt.prompt_id: _words(prompt) for prompt in prompts}
     checked = {key: text for key, text in texts.items() if len(text) >= MIN_PROMPT_WORDS}
     n = ngram_size([len(text) for text in texts.values()])
     runs, shingles = _index_runs(checked, n), _index_shingles(checked)

@@ -86,8 +86,14 @@ def match_texts(
         markers: of the thoughts in the texts; None: they have none.
 
     Raises:
-        DataError: none of the prompts is in the file, or a sample number occurs twice.
+        DataError: a prompt is a conversation, none of the prompts is in the file, or a sample
+            number occurs twice.
     """
+    if conversation := next((prompt for prompt in prompts if prompt.earlier), None):
+        raise DataError(
+            f"{conversation.prompt_id} is a conversation, and texts of a file are matched by the "
+            "text of a single prompt. Use prompts of one message each."
+        )
     groups, opened = group_by_prompt(texts), _opens_thoughts(texts, markers)
     trimmed_groups: dict[str, list[str]] = {}
     for prompt_text in groups:

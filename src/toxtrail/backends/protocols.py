@@ -216,8 +216,9 @@ class Completion(NamedTuple):
 class LanguageModel(Protocol):
     """A loaded variant."""
 
-    def encode(self, text: str) -> EncodedPrompt:
-        """Tokenize a prompt."""
+    def encode(self, text: str, earlier: Sequence[Turn] = ()) -> EncodedPrompt:
+        """Tokenize a prompt, which is the last message of a conversation if there are earlier
+        ones."""
         ...
 
     def complete(

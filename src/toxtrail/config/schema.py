@@ -70,7 +70,7 @@ class SubsetConfig(PinnedAsset):
     """Number of prompts to sample (with `prompts.seed`) after removing duplicates; or all."""
     column: Column | None = None
     """Text column of a .csv, .tsv, .json, .jsonl or .parquet file; a .txt file has one prompt per
-    line."""
+    line. In the last three, it may contain conversations: lists of messages."""
     delimiter: Delimiter | None = None
     """Cell separator of a .csv file; default: a comma, or, if the header has none, the one detected
     in it."""
@@ -238,8 +238,8 @@ class GenerationConfig(ConfigSection):
     samples: Annotated[int, Field(ge=1, le=1_000_000)]
     """Continuations per prompt (k)."""
     template: Literal["none", "chat"]
-    """none: continue the raw prompt. chat: send the prompt as a user message in the model's chat
-    template."""
+    """none: continue the raw prompt. chat: send the prompt as a user message, or the last of a
+    conversation, in the model's chat template."""
     template_arguments: Annotated[TemplateArguments, Field(min_length=1)] | None = None
     """Further variables of the chat template: `enable_thinking: false`."""
     system: VisibleText | None = None

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import Asset
-from toxtrail.config.load import shown
 from toxtrail.config.schema import FinetuneConfig, TrainingDataConfig
 from toxtrail.datasets.readers import columns, read_rows, seen_text
-from toxtrail.datasets.readers.json_rows import NotJSONError, parse_json
+from toxtrail.datasets.readers.conversations import parse_turns
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.provenance.identity import sha256_text
-from toxtrail.records.rows import InstructionExample, Role, TrainingSplit, Turn
+from toxtrail.records.rows import InstructionExample, TrainingSplit, Turn
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "instruction": ("instruction", "prompt", "question"),
@@ -27,17 +26,6 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 
 CONVERSATION_COLUMNS = ("messages", "conversations")
 """Columns with a conversation: OpenAI's name and ShareGPT's."""
-ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
-"""Keys of the speaker and of the text of a message, in either layout."""
-ROLE_ALIASES: Mapping[str, Role] = {
-    "system": "system",
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatbot"), "assistant"),
-}
-
-
-SWITCHES = ("weight", "train")
-"""Keys of a message; 0 or false marks it as context that is not learned."""
 
 
 class InstructionDataset(NamedTuple):
@@ -154,7 +142,7 @@ def data_card(
 
 def _examples(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[InstructionExample]:
     if talk := next((name for name in CONVERSATION_COLUMNS if _is_given(row.get(name))), None):
-        yield from _examples_of_turns(_parse_turns(path, number, talk, row[talk]))
+        yield from _examples_of_turns(parse_turns(path, number, talk, row[talk]))
         return
     values = {name: _first_text(path, number, row, names) for name, names in FIELDS.items()}
     for name in ("instruction", "response"):
@@ -177,54 +165,6 @@ def _first_text(path: Path, number: int, row: Mapping[str, Any], names: Sequence
     """Return the text of the first of these columns that is not empty."""
     texts = (seen_text(path, number, row[name]) for name in names if name in row)
     return next((text for text in texts if text), "")
-
-
-def _parse_turns(path: Path, number: int, name: str, value: object) -> list[Turn]:
-    """Parse a conversation; consecutive messages of one speaker are joined."""
-    location = f"{path.name}, row {number + 1}, {name}"
-    if isinstance(value, str):
-        try:
-            value = parse_json(value)
-        except NotJSONError as error:
-            raise DataError(f"{location}: neither a list nor JSON: {error}.") from None
-    if not isinstance(value, list):
-        raise DataError(f"{location}: expected a list of messages, found {type(value).__name__}.")
-    turns: list[Turn] = []
-    for message in value:
-        turn = _parse_message(path, number, location, message)
-        if turns and turns[-1].role == turn.role:
-            text = f"{turns[-1].text}\n\n{turn.text}".strip()
-            turns[-1] = Turn(turn.role, text, turns[-1].learned and turn.learned)
-        else:
-            turns.append(turn)
-    return turns
-
-
-def _parse_message(path: Path, number: int, location: str, message: object) -> Turn:
-    fields = message if isinstance(message, Mapping) else {}
-    speaker = next((fields[name] for name in ROLE_KEYS if name in fields), None)
-    content_key = next((name for name in CONTENT_KEYS if name in fields), None)
-    if speaker is None or content_key is None:
-        raise DataError(
-            f"{location}: a message needs {' or '.join(ROLE_KEYS)}, {' or '.join(CONTENT_KEYS)}."
-        )
-    if str(speaker).lower() not in ROLE_ALIASES:
-        raise DataError(
-            f'{location}: unknown speaker "{speaker}". Available: {", ".join(ROLE_ALIASES)}.'
-        )
-    learned = all(_is_learned(location, name, fields.get(name)) for name in SWITCHES)
-    return Turn(
-        ROLE_ALIASES[str(speaker).lower()], seen_text(path, number, fields[content_key]), learned
-    )
-
-
-def _is_learned(location: str, name: str, value: object) -> bool:
-    if value is None or value in (0, 1):
-        return value is None or bool(value)
-    raise DataError(
-        f"{location}: {name} is {shown(value)}; allowed: 1 (true) for a message to learn, 0 "
-        "(false) for context only. Fractional weights are not supported."
-    )
 
 
 def _examples_of_turns(turns: Sequence[Turn]) -> Iterator[InstructionExample]:

@@ -34,6 +34,7 @@ def prompt_card(draws: Mapping[str, SubsetDraw], config: PromptsConfig) -> dict[
 def _subset_card(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
     selection = draw.selection
     mark = unusual_delimiter(draw.asset.path, config.delimiter)
+    conversations = sum(bool(prompt.earlier) for prompt in draw.prompts)
     return {
         "source": draw.asset.uri,
         "revision": draw.asset.resolved,
@@ -48,6 +49,7 @@ def _subset_card(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
         "duplicates": selection.duplicates,
         "distinct": len(selection.candidates),
         "drawn": len(draw.prompts),
+        **({"conversations": conversations} if conversations else {}),
         "balance": _groups(draw, config),
         **({"clusters": _clusters(draw, config.cluster)} if config.cluster else {}),
         "covariates": {name: _summary(draw.prompts, name) for name in config.covariates or {}},
@@ -59,7 +61,7 @@ def _groups(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any] | None:
     if config.balance is None:
         return None
     available = [candidate.group for candidate in draw.selection.candidates.values()]
-    drawn = [draw.selection.candidates[prompt.text].group for prompt in draw.prompts]
+    drawn = [draw.selection.candidates[prompt.content].group for prompt in draw.prompts]
     return {
         "column": config.balance,
         "values": {

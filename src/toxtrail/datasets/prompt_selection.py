@@ -14,9 +14,10 @@ import numpy as np
 
 from toxtrail.config.schema import ColumnFilter, Scalar, SubsetConfig
 from toxtrail.datasets.readers import field, holds_text_alone, read_texts
+from toxtrail.datasets.readers.conversations import parse_prompt
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.provenance.identity import sha256_text
-from toxtrail.records.rows import Prompt
+from toxtrail.records.rows import Prompt, Turn, prompt_content
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan")
 """Number in a text cell; nan is a missing value. float() would also accept 1_000 and other
@@ -24,7 +25,7 @@ digits."""
 
 
 class Candidate(NamedTuple):
-    """Distinct text of a source that meets all conditions (the first row of equal texts)."""
+    """Distinct prompt of a source that meets all conditions (the first row of equal ones)."""
 
     row: int
     group: str
@@ -32,13 +33,15 @@ class Candidate(NamedTuple):
     covariates: Mapping[str, float | None] | None
     cluster: str | None = None
     """Cluster; None if the source has no cluster column."""
+    conversation: tuple[Turn, ...] = ()
+    """Its messages, if there are several."""
 
 
 class Selection(NamedTuple):
     """Candidates of a subset, with counts of rows."""
 
     candidates: Mapping[str, Candidate]
-    """Candidates by text."""
+    """Candidates by their content: the text, or the messages of a conversation as JSON."""
     rows: int
     """Number of rows read."""
     blank: int
@@ -50,7 +53,7 @@ class Selection(NamedTuple):
 
 
 def read_subset(path: Path, key: str, config: SubsetConfig) -> Selection:
-    """Return every text of a subset's file that may be sampled; an error names the subset."""
+    """Return every prompt of a subset's file that may be sampled; an error names the subset."""
     try:
         return filter_candidates(path, config)
     except (ConfigError, DataError) as error:
@@ -58,10 +61,11 @@ def read_subset(path: Path, key: str, config: SubsetConfig) -> Selection:
 
 
 def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
-    """Return every text that may be sampled.
+    """Return every prompt that may be sampled.
 
     Raises:
-        DataError: a column is missing or has values of the wrong type.
+        DataError: a column is missing or has values of the wrong type, or a conversation is not a
+            prompt.
         ConfigError: columns are configured for a plain text file.
     """
     _refuse_columns_of_text(path, config)
@@ -69,18 +73,24 @@ def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
     left = dict.fromkeys(where, 0)
     candidates: dict[str, Candidate] = {}
     rows = blank = duplicates = 0
-    for number, text, row in read_texts(path, config.column, config.delimiter):
+
+    def parse(path: Path, number: int, cell: object) -> tuple[Turn, ...]:
+        return parse_prompt(path, number, config.column or "", cell)
+
+    for number, turns, row in read_texts(path, config.column, config.delimiter, parse):
         rows += 1
-        if not text:
+        content = prompt_content(turns)
+        if not content:
             blank += 1
             continue
         cells = RowView(path, number, row)
         if not _meets_all(cells, where, left):
             continue
-        if text in candidates:
+        if content in candidates:
             duplicates += 1
             continue
-        candidates[text] = Candidate(number, *_kept(cells, config))
+        conversation = turns if len(turns) > 1 else ()
+        candidates[content] = Candidate(number, *_kept(cells, config), conversation)
     return Selection(candidates, rows, blank, left, duplicates)
 
 
@@ -281,10 +291,11 @@ def _balanced(
     return drawn
 
 
-def _prompt(subset: str, text: str, one: Candidate, config: SubsetConfig) -> Prompt:
-    key = f"{subset}-{sha256_text(text)[:12]}"
-    own = (config.language, one.covariates, one.cluster)
-    return Prompt(key, subset, text, config.uri, one.row, *own)
+def _prompt(subset: str, content: str, one: Candidate, config: SubsetConfig) -> Prompt:
+    key = f"{subset}-{sha256_text(content)[:12]}"
+    *earlier, last = one.conversation or (Turn("user", content),)
+    own = (config.language, one.covariates, one.cluster, tuple(earlier))
+    return Prompt(key, subset, last.text, config.uri, one.row, *own)
 
 
 def _funnel(selection: Selection) -> str:

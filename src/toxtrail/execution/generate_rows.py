@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import (
@@ -14,7 +14,7 @@ from toxtrail.backends.protocols import (
     Progress,
 )
 from toxtrail.config.schema import GenerationConfig
-from toxtrail.errors import BackendError, DataError
+from toxtrail.errors import BackendError, ConfigError, DataError
 from toxtrail.provenance.identity import Manifest, sha256_text
 from toxtrail.records.rows import Generation, Prompt, generation_problem
 from toxtrail.records.thought import ThoughtMarkers, split_thought
@@ -32,7 +32,7 @@ class GenerationRequest(NamedTuple):
     def key(self) -> str:
         """Key of its row: the id contains the subset and a part of the hash; the complete hash is
         added."""
-        return f"{self.prompt.prompt_id}|{sha256_text(self.prompt.text)}|{self.sample}"
+        return f"{self.prompt.prompt_id}|{sha256_text(self.prompt.content)}|{self.sample}"
 
     @property
     def failed_key(self) -> str:
@@ -64,7 +64,11 @@ def generate(
 
     Returns:
         The work of this process: rows, tokens, and both per second.
+
+    Raises:
+        ConfigError: a prompt is a conversation, and `config` does not allow it.
     """
+    refuse_conversations(prompts, config)
     requests = encode_requests(prompts, model, config.samples)
     share = requests_of_rank(group, requests, config.samples)
     missing = [row for row in share if row.key not in rows]
@@ -83,6 +87,24 @@ def generate(
         "rows_per_second": len(missing) / seconds,
         "tokens_per_second": tokens / seconds,
     }
+
+
+def refuse_conversations(prompts: Iterable[Prompt], config: GenerationConfig) -> None:
+    """Raise ConfigError for a conversation that cannot be sent with these settings."""
+    for prompt in prompts:
+        if prompt.earlier and config.template == "none":
+            raise ConfigError(
+                f'generation.template: "none", but {prompt.prompt_id} is a conversation of '
+                f"{len(prompt.turns)} messages. Write template: chat, or leave out prompts.subsets."
+                f"{prompt.subset}."
+            )
+        given = [f"generation.{n}" for n in ("system", "turns") if getattr(config, n) is not None]
+        if given and prompt.earlier and prompt.earlier[0].role == "system":
+            raise ConfigError(
+                f"{given[0]}: {prompt.prompt_id} includes a system message, which must be the "
+                f"first message. Remove {' and '.join(given)}, or leave out prompts.subsets."
+                f"{prompt.subset}."
+            )
 
 
 def requests_of_rank(
@@ -142,7 +164,7 @@ def encode_requests(
     return [
         GenerationRequest(prompt, sample, encoded)
         for prompt in prompts
-        for encoded in [model.encode(prompt.text)]
+        for encoded in [model.encode(prompt.text, prompt.earlier)]
         for sample in range(samples)
     ]
 

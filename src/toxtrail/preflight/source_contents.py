@@ -25,6 +25,7 @@ from toxtrail.datasets.instruction_data import read_training_data, split_trainin
 from toxtrail.datasets.prompt_selection import read_subset, sample_prompts
 from toxtrail.datasets.readers.csv_rows import TAB, shown, unusual_delimiter
 from toxtrail.errors import ToxtrailError, did_you_mean
+from toxtrail.execution.generate_rows import refuse_conversations
 from toxtrail.records.rows import Prompt
 
 
@@ -35,12 +36,12 @@ class LocalAssets(Protocol):
 
 
 def unreadable_sources(config: Config, assets: LocalAssets) -> list[str]:
-    """Return one line for each local source of prompts, texts or instructions that lacks contents:
-    a missing column, nothing left by a filter, too few prompts."""
-    seed = config.prompts.seed
+    """Return one line for each local source of prompts, texts or instructions that lacks contents
+    or does not fit the settings: a missing column, nothing left by a filter, too few prompts,
+    conversations without a chat template."""
     readers: list[tuple[PinnedAsset, Callable[[Path], object]]] = [
         *(
-            (source_config, partial(_read_subset, key=key, config=source_config, seed=seed))
+            (source_config, partial(_check_subset, key=key, config=source_config, whole=config))
             for key, source_config in config.prompts.subsets.items()
         ),
         *(
@@ -196,6 +197,11 @@ def _read_texts(path: Path, key: str, config: TextsConfig) -> None:
 
 def _read_subset(path: Path, key: str, config: SubsetConfig, seed: int) -> list[Prompt]:
     return sample_prompts(read_subset(path, key, config), key, config, seed)
+
+
+def _check_subset(path: Path, key: str, config: SubsetConfig, whole: Config) -> None:
+    prompts = _read_subset(path, key, config, whole.prompts.seed)
+    refuse_conversations(prompts, whole.generation)
 
 
 def _read_problem(

@@ -5,6 +5,7 @@ Every table is sorted by its key, so that equal rows give equal bytes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,11 +22,24 @@ FinishReason = Literal["stop", "length", "none", "unknown"]
 unknown: the text comes from a file that does not say."""
 
 
+Role = Literal["system", "user", "assistant"]
+
+
+class Turn(NamedTuple):
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+    learned: bool = True
+    """Whether it may be learned; else it is context only."""
+
+
 class Prompt(NamedTuple):
     """One prompt, continued by every variant."""
 
     prompt_id: str
-    """`<subset>-<first 12 hex digits of the text's sha256>`: independent of position and file."""
+    """`<subset>-<first 12 hex digits of its content's sha256>`: independent of position and file.
+    """
     subset: str
     text: str
     source: str
@@ -39,18 +53,34 @@ class Prompt(NamedTuple):
     cluster: str | None = None
     """Name of its cluster (template, identity term, author), in any subset; None for a prompt that
     is a cluster of its own."""
+    earlier: tuple[Turn, ...] = ()
+    """Messages before it, if it is the last message of a conversation."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Return all messages; the last is the prompt's text."""
+        return (*self.earlier, Turn("user", self.text))
+
+    @property
+    def content(self) -> str:
+        """Return the text that identifies it; see `prompt_content`."""
+        return prompt_content(self.turns)
+
+    @property
+    def transcript(self) -> str:
+        """Return all messages for display, each with its role; without earlier ones, the text."""
+        if not self.earlier:
+            return self.text
+        return "\n\n".join(f"[{turn.role}] {turn.text}" for turn in self.turns)
 
 
-Role = Literal["system", "user", "assistant"]
-
-
-class Turn(NamedTuple):
-    """One message of a conversation."""
-
-    role: Role
-    text: str
-    learned: bool = True
-    """Whether it may be learned; else it is context only."""
+def prompt_content(turns: Sequence[Turn]) -> str:
+    """Return the text that identifies a prompt: its own if it is the only message, else canonical
+    JSON of all messages, [[role, text], ...]."""
+    if len(turns) == 1:
+        return turns[0].text
+    pairs = [[turn.role, turn.text] for turn in turns]
+    return json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
 
 
 class InstructionExample(NamedTuple):
@@ -175,12 +205,18 @@ def to_arrow_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
 
 
 def _arrow(value: object) -> object:
-    """Convert maps to lists of pairs and tuples to lists, as Arrow requires."""
+    """Convert maps to lists of pairs, tuples to lists and messages to maps, as Arrow requires."""
     if isinstance(value, Mapping):
         return list(value.items())
+    if isinstance(value, tuple) and value and isinstance(value[0], Turn):
+        return [{"role": turn.role, "text": turn.text} for turn in value]
     return list(value) if isinstance(value, tuple) else value
 
 
+MESSAGE_FIELDS = [
+    pa.field("role", pa.string(), nullable=False),
+    pa.field("text", pa.string(), nullable=False),
+]
 PROMPT_SCHEMA = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
@@ -191,9 +227,10 @@ PROMPT_SCHEMA = pa.schema(
         pa.field("language", pa.string()),
         pa.field("covariates", pa.map_(pa.string(), pa.float64())),
         pa.field("cluster", pa.string()),
+        pa.field("earlier", pa.list_(pa.struct(MESSAGE_FIELDS))),
     ]
 )
-OPTIONAL_PROMPT_COLUMNS = frozenset({"language", "covariates", "cluster"})
+OPTIONAL_PROMPT_COLUMNS = frozenset({"language", "covariates", "cluster", "earlier"})
 """Columns that a file of prompts has only if one of its prompts has a value."""
 
 GENERATION_SCHEMA = pa.schema(

@@ -135,7 +135,7 @@ def generation_table(
 ) -> dict[str, list[object]]:
     """Return the table of generations for the MLflow UI: a sample of prompts from all subsets, the
     same in every run."""
-    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    texts = {prompt.prompt_id: prompt.transcript for prompt in prompts}
     toxicity = {(s.prompt_id, s.sample): s.toxicity for s in scores if s.scorer == primary}
     sampled = sorted(generations, key=lambda row: (sha256_text(row.prompt_id), row.key))
     rows = sorted(sampled[:PREVIEW_ROWS], key=lambda row: row.key)

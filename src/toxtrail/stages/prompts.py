@@ -2,7 +2,7 @@
 
 reads   the files that `prompts.subsets` names
 writes  data/prompts.parquet       prompt_id -> subset, text, source, language, covariates,
-                                   cluster
+                                   cluster, earlier messages
         data/prompts_card.json     where they come from, and how they were drawn
 """
 

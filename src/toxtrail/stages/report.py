@@ -46,7 +46,7 @@ def _read_page(store: ArtifactStore, family: str) -> FamilyPage:
     return FamilyPage(
         summary,
         _figures(store, family),
-        {prompt.prompt_id: prompt.text for prompt in store.read_prompts()},
+        {prompt.prompt_id: prompt.transcript for prompt in store.read_prompts()},
         {variant: store.read_generations(family, variant) for variant in variants},
         {variant: store.read_scores(family, variant) for variant in variants},
     )

@@ -27,6 +27,9 @@ from toxtrail.provenance.identity import InputFile, Manifest
 from toxtrail.storage.artifacts import ArtifactStore
 from toxtrail.storage.row_journal import RowJournal
 
+LAST_MESSAGE = "the last message of a conversation"
+"""Part of a conversation that is shown to a scorer that sees the prompt."""
+
 
 def run(
     store: ArtifactStore,
@@ -39,8 +42,8 @@ def run(
     group: ProcessGroup,
 ) -> dict[str, float]:
     """Read, score, write; of several processes, the first one writes."""
-    texts, inputs = _read(store, family, variant, scorers)
-    manifest = score_manifest(variant, inputs, config, scorers, environment)
+    texts, inputs, sees = _read(store, family, variant, scorers)
+    manifest = score_manifest(variant, inputs, config, scorers, {**environment, **sees})
     start = time.monotonic()
     with ExitStack() as files:
         journals = _score(store, texts, scorers, manifest, files, progress, group)
@@ -66,15 +69,18 @@ def score_manifest(
 
 def _read(
     store: ArtifactStore, family: str, variant: str, scorers: Sequence[NamedScorer]
-) -> tuple[ScoringInput, dict[str, InputFile]]:
-    """Read the continuations, and the prompts if a scorer sees them; return their files too."""
+) -> tuple[ScoringInput, dict[str, InputFile], dict[str, str]]:
+    """Read the continuations, and the prompts if a scorer sees them; return their files, and what
+    it sees of conversations, too."""
     files = {"generations": store.generations_path(family, variant)}
-    prompts = {}
+    prompts, sees = {}, {}
     if any(scorer.sees_prompt for scorer in scorers):
         files["prompts"] = store.prompts_path
-        prompts = {prompt.prompt_id: prompt.text for prompt in store.read_prompts()}
+        rows = store.read_prompts()
+        prompts = {prompt.prompt_id: prompt.text for prompt in rows}
+        sees = {"sees_prompt": LAST_MESSAGE} if any(prompt.earlier for prompt in rows) else {}
     texts = ScoringInput(store.read_generations(family, variant), prompts)
-    return texts, {name: store.describe_input(path) for name, path in files.items()}
+    return texts, {name: store.describe_input(path) for name, path in files.items()}, sees
 
 
 def _score(

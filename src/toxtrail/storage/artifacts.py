@@ -56,6 +56,7 @@ from toxtrail.records.rows import (
     Prompt,
     RowStatus,
     Score,
+    Turn,
     generation_problem,
     score_problem,
     to_arrow_table,
@@ -306,7 +307,7 @@ class ArtifactStore:
         optional: Set[str],
     ) -> None:
         metadata = {METADATA_KEY: manifest_text(manifest)}
-        used = {n for n in optional if any(getattr(row, n) is not None for row in rows)}
+        used = {n for n in optional if any(getattr(row, n) not in (None, ()) for row in rows)}
         written = _with_options(schema, optional, used).with_metadata(metadata)
         table = to_arrow_table(rows, written)
         with self.atomic_file(path) as draft:
@@ -335,7 +336,16 @@ class ArtifactStore:
 def read_prompts(path: Path) -> list[Prompt]:
     """Read the prompts of a file at any path."""
     rows = _arrow_table(path, PROMPT_SCHEMA, optional=OPTIONAL_PROMPT_COLUMNS).to_pylist()
-    return [Prompt(**{**row, "covariates": _mapping(row.get("covariates"))}) for row in rows]
+    return [
+        Prompt(
+            **{
+                **row,
+                "covariates": _mapping(row.get("covariates")),
+                "earlier": tuple(Turn(**turn) for turn in row.get("earlier") or ()),
+            }
+        )
+        for row in rows
+    ]
 
 
 def read_generations(path: Path) -> list[Generation]:

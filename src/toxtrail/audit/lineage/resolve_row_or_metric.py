@@ -63,7 +63,7 @@ def _generation(
         ),
     ]
     if show_text:
-        prompt = next(p.text for p in store.read_prompts() if p.prompt_id == prompt_id)
+        prompt = next(p.transcript for p in store.read_prompts() if p.prompt_id == prompt_id)
         thought = [("thought", row.thought)] if row.thought is not None else []
         facts += [("prompt", prompt), *thought, ("continuation", row.text)]
     link = LineageNode(

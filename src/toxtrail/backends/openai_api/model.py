@@ -19,7 +19,7 @@ from toxtrail.errors import BackendError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from toxtrail.records.rows import FinishReason
+    from toxtrail.records.rows import FinishReason, Turn
 
 FINISHED: dict[str, FinishReason] = {
     "stop": "stop",
@@ -62,13 +62,13 @@ class ServedModel(CompletionsApi):
         self.encoder = PromptEncoder(tokenizer, decoding, window, embeddings)
         self._decoder = ContinuationDecoder(tokenizer, decoding.thought)
 
-    def encode(self, text: str) -> EncodedPrompt:
+    def encode(self, text: str, earlier: Sequence[Turn] = ()) -> EncodedPrompt:
         """Tokenize a prompt, in the same way as for a loaded model.
 
         Raises:
             ConfigError: the chat template does not accept the prompt.
         """
-        return self.encoder.encode(text)
+        return self.encoder.encode(text, earlier)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]

@@ -3,7 +3,7 @@ line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +50,34 @@ def read_rows(path: Path, delimiter: str | None = None, exact: bool = False) -> 
 
 
 def read_texts(
-    path: Path, column: str | None, delimiter: str | None = None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    path: Path,
+    column: str | None,
+    delimiter: str | None = None,
+    parse: Callable[[Path, int, Any], Any] | None = None,
+) -> Iterator[tuple[int, Any, dict[str, Any]]]:
     """Return (row number from 0, text, row) of a .txt file, or of one column of a table; a text
     without visible characters is empty.
+
+    Args:
+        parse: returns another value than the text for (path, row number, cell).
 
     Raises:
         ConfigError: a delimiter is given for a file without delimiters.
         DataError: the column is missing (the message shows the nearest name), or a value is not
             text.
     """
+    parse = parse or seen_text
     if path.suffix.lower() == ".txt":
         options = {"column": column, "delimiter": delimiter}
         if named := next((name for name, value in options.items() if value is not None), None):
             raise DataError(f"{path.name} is plain text, one a line: remove {named}.")
         for number, line in enumerate(read_lines(path)):
-            yield number, seen_text(path, number, line), {}
+            yield number, parse(path, number, line), {}
         return
     if column is None:
         raise DataError(f"{path.name} is a table: set the text column (column: ...).")
     for number, row in read_rows(path, delimiter):
-        yield number, seen_text(path, number, field(path, number, row, column)), row
+        yield number, parse(path, number, field(path, number, row, column)), row
 
 
 def holds_text_alone(path: Path) -> bool:

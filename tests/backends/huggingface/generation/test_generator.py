@@ -127,6 +127,24 @@ def test_rows_with_a_common_beginning_are_those_of_the_whole_conversation_alone(
         assert in_order(alone.complete([asked], [0])) == [row]
 
 
+def test_earlier_messages_of_a_prompt_follow_those_of_the_settings(chat_loaded):
+    both = PromptEncoder(
+        chat_loaded.tokenizer, Decoding(6, 0.0, 1.0, "chat", EARLIER[:1]), None, None
+    ).encode("And?", EARLIER[1:])
+    alone = PromptEncoder(chat_loaded.tokenizer, Decoding(6, 0.0, 1.0, "chat"), None, None)
+    assert both == alone.encode("And?", EARLIER)
+    assert both != alone.encode("And?", EARLIER[1:])
+
+
+def test_a_template_that_loses_a_role_of_a_conversation_is_refused(chat_loaded):
+    """The system message is also in the markup, which is no proof that it was rendered."""
+    template = chat_loaded.tokenizer.chat_template
+    chat_loaded.tokenizer.chat_template = "{% set messages = messages[-1:] %}user" + template
+    encoder = PromptEncoder(chat_loaded.tokenizer, Decoding(6, 0.0, 1.0, "chat"), None, None)
+    with pytest.raises(ConfigError, match="drops the text of: system"):
+        encoder.encode("And?", [Turn("system", "user")])
+
+
 def test_a_template_that_loses_the_system_message_is_refused_before_generation(chat_loaded):
     template = chat_loaded.tokenizer.chat_template
     chat_loaded.tokenizer.chat_template = template.replace("messages %}", "messages[-1:] %}", 1)
@@ -180,7 +198,7 @@ def test_non_finite_logits_spoil_their_own_row_only(loaded, model_of):
         loaded.model.model.embed_tokens.weight[poisoned] = float("nan")
     after = complete(model, TEXTS[:3])
     assert after[:2] == before[:2]
-    assert after[2] == ((), "", "none", "non-finite logits at new token 1")
+    assert after[2][:4] == ((), "", "none", "non-finite logits at new token 1")
 
 
 def test_an_empty_prompt_without_a_first_token_is_an_error_of_its_row(loaded, model_of):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from toxtrail.records.rows import FinishReason
+    from toxtrail.records.rows import FinishReason, Role, Turn
 
 TEMPLATE = "generation.template"
 EngineName = Literal["packed", "plain"]
@@ -92,13 +92,13 @@ class HuggingFaceModel:
         self._tell(f"The packed engine cannot be used ({problem}); using transformers' generate.")
         return "plain"
 
-    def encode(self, text: str) -> EncodedPrompt:
+    def encode(self, text: str, earlier: Sequence[Turn] = ()) -> EncodedPrompt:
         """Tokenize a prompt; an empty one becomes the beginning-of-sequence token, if it exists.
 
         Raises:
             ConfigError: the chat template does not accept the prompt.
         """
-        return self.encoder.encode(text)
+        return self.encoder.encode(text, earlier)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
@@ -182,6 +182,7 @@ class PromptEncoder:
         self._decoding = decoding
         self._window = window
         self._embeddings = embeddings
+        self._checked_roles: set[tuple[Role, ...]] = {()}
         self._chat: ChatTemplate | None = None
         if decoding.template == "chat":
             self._chat = ChatTemplate(tokenizer, TEMPLATE, decoding.template_arguments)
@@ -203,6 +204,13 @@ class PromptEncoder:
         if len(earlier) > 1:
             chat.check_earlier(earlier, "generation.turns")
 
+    def _check_roles(self, chat: ChatTemplate, earlier: Sequence[Turn]) -> None:
+        """Check the template once for each sequence of roles in the prompts."""
+        roles = tuple(turn.role for turn in earlier)
+        if roles not in self._checked_roles:
+            chat.check_earlier((*self._decoding.earlier, *earlier), "these prompts")
+            self._checked_roles.add(roles)
+
     def template_variables(self) -> frozenset[str]:
         """Return the names of the variables that the chat template reads."""
         return template_variables(self._tokenizer, TEMPLATE)
@@ -216,9 +224,12 @@ class PromptEncoder:
             return None
         return self._chat.render(MARKER, self._decoding.earlier).replace(MARKER, "{prompt}")
 
-    def encode(self, text: str) -> EncodedPrompt:
+    def encode(self, text: str, earlier: Sequence[Turn] = ()) -> EncodedPrompt:
         """Tokenize a prompt, and check that the continuation fits into the context window."""
-        prompt = self._chat.render(text, self._decoding.earlier) if self._chat else text
+        prompt = text
+        if self._chat:
+            self._check_roles(self._chat, earlier)
+            prompt = self._chat.render(text, (*self._decoding.earlier, *earlier))
         ids = self._tokenizer(prompt, add_special_tokens=not self._chat)["input_ids"]
         if not ids and self._tokenizer.bos_token_id is not None:
             ids = [self._tokenizer.bos_token_id]
