@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from toxtrail.backends.protocols import ProcessGroup, Progress
 from toxtrail.config.schema import ScoringConfig
 from toxtrail.execution.score_rows import (
+    LAST_MESSAGE,
+    SEES_PROMPT,
     NamedScorer,
     ScoringInput,
     collect_scores,
@@ -26,9 +28,6 @@ from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import InputFile, Manifest
 from toxtrail.storage.artifacts import ArtifactStore
 from toxtrail.storage.row_journal import RowJournal
-
-LAST_MESSAGE = "the last message of a conversation"
-"""Part of a conversation that is shown to a scorer that sees the prompt."""
 
 
 def run(
@@ -78,7 +77,7 @@ def _read(
         files["prompts"] = store.prompts_path
         rows = store.read_prompts()
         prompts = {prompt.prompt_id: prompt.text for prompt in rows}
-        sees = {"sees_prompt": LAST_MESSAGE} if any(prompt.earlier for prompt in rows) else {}
+        sees = {SEES_PROMPT: LAST_MESSAGE} if any(prompt.earlier for prompt in rows) else {}
     texts = ScoringInput(store.read_generations(family, variant), prompts)
     return texts, {name: store.describe_input(path) for name, path in files.items()}, sees
 
