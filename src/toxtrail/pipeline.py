@@ -137,7 +137,12 @@ PIPELINE: tuple[Stage, ...] = (
         params=("prompts",),
         reads=(),
         writes=("data/prompts.parquet", "data/prompts_card.json"),
-        code=("stages/prompts.py", "datasets/prompt_card.py", "datasets/prompt_selection.py"),
+        code=(
+            "stages/prompts.py",
+            "datasets/prompt_card.py",
+            "datasets/prompt_selection.py",
+            "datasets/readers/conversations.py",
+        ),
     ),
     Stage(
         name="model",
@@ -155,7 +160,13 @@ PIPELINE: tuple[Stage, ...] = (
         params=("finetunes.{key}",),
         reads=("requirements.txt", "models/{parent}"),
         writes=("models/{key}",),
-        code=("stages/finetune.py", "datasets/instruction_data.py", *WEIGHTS_CODE, *TRAINING_CODE),
+        code=(
+            "stages/finetune.py",
+            "datasets/instruction_data.py",
+            "datasets/readers/conversations.py",
+            *WEIGHTS_CODE,
+            *TRAINING_CODE,
+        ),
     ),
     Stage(
         name="generate",

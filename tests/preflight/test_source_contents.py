@@ -15,7 +15,11 @@ from toxtrail.backends.protocols import NoProgress
 from toxtrail.config.load import load_config
 from toxtrail.config.schema import ModelConfig, PromptsConfig, SubsetConfig
 from toxtrail.config.scorer_presets import scorer_preset
-from toxtrail.preflight.source_contents import damaged_weights, lexical_scorers_only, unreadable_sources
+from toxtrail.preflight.source_contents import (
+    damaged_weights,
+    lexical_scorers_only,
+    unreadable_sources,
+)
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 

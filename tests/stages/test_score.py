@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from toxtrail.backends.protocols import NoProgress, ScoredText, SingleProcess
-from toxtrail.execution.score_rows import NamedScorer
+from toxtrail.execution.score_rows import LAST_MESSAGE, NamedScorer
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.rows import Generation, Prompt, Turn
 from toxtrail.stages import score
@@ -30,7 +30,7 @@ class Judge:
 
 @pytest.mark.parametrize(
     ("prompt", "environment"),
-    [(PLAIN, {}), (TALK, {"sees_prompt": score.LAST_MESSAGE})],
+    [(PLAIN, {}), (TALK, {"sees_prompt": LAST_MESSAGE})],
     ids=["text", "conversation"],
 )
 def test_a_scorer_sees_the_last_message_and_the_manifest_says_so(prompt, environment, tmp_path):
@@ -38,7 +38,7 @@ def test_a_scorer_sees_the_last_message_and_the_manifest_says_so(prompt, environ
     store.write_prompts([prompt], manifest_of("prompts", None, {}, {}, {}))
     row = Generation("s-1", 0, "s", "ok", "See you", (1,), 1, "stop", "")
     store.write_generations("f", "v", [row], manifest_of("generate", "v", {}, {}, {}))
-    config = {"judge": SimpleNamespace(plain=dict)}
+    config = SimpleNamespace(scorers={"judge": SimpleNamespace(plain=dict)}, max_error_share=0.0)
     named = [NamedScorer("judge", judge, "toxic", True)]
     score.run(store, "v", "f", config, named, {}, NoProgress(), SingleProcess())
     assert judge.prompts == ["Bye"]

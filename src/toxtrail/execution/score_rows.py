@@ -10,7 +10,7 @@ from toxtrail.backends.protocols import ProcessGroup, Progress, ScoredText, Scor
 from toxtrail.config.schema import ScoringConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.provenance.identity import Manifest, canonical_json, sha256_text
-from toxtrail.records.rows import Generation, Score, score_problem
+from toxtrail.records.rows import Generation, Prompt, Score, score_problem
 from toxtrail.storage.row_journal import RowJournal
 
 TEXTS_PER_CALL = 512
@@ -154,6 +154,18 @@ def score_params(config: ScoringConfig) -> dict[str, Any]:
     return {"scorers": scorers, "max_error_share": config.max_error_share}
 
 
+SEES_PROMPT, LAST_MESSAGE = "sees_prompt", "the last message of a conversation"
+"""Field of a manifest: the part of a conversation that is shown to scorers that see the prompt. It
+determines no row, because a row's key contains what was shown."""
+
+
+def prompts_to_show(prompts: Sequence[Prompt]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the text of each prompt for scorers that see it, and the manifest field on
+    conversations."""
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    return texts, {SEES_PROMPT: LAST_MESSAGE} if any(p.earlier for p in prompts) else {}
+
+
 def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
     """Return everything that determines the score of a text; this excludes the servers of other
     scorers, and the scorer's languages."""
@@ -162,7 +174,7 @@ def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
     environment = {
         name: value
         for name, value in manifest.environment.items()
-        if name.partition(".")[0] == scorer or "." not in name
+        if name.partition(".")[0] == scorer or ("." not in name and name != SEES_PROMPT)
     }
     return {
         "scorer": options,

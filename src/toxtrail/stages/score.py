@@ -14,11 +14,10 @@ from contextlib import ExitStack
 from toxtrail.backends.protocols import ProcessGroup, Progress
 from toxtrail.config.schema import ScoringConfig
 from toxtrail.execution.score_rows import (
-    LAST_MESSAGE,
-    SEES_PROMPT,
     NamedScorer,
     ScoringInput,
     collect_scores,
+    prompts_to_show,
     refuse_many_errors,
     rows_identity,
     score_generations,
@@ -69,15 +68,12 @@ def score_manifest(
 def _read(
     store: ArtifactStore, family: str, variant: str, scorers: Sequence[NamedScorer]
 ) -> tuple[ScoringInput, dict[str, InputFile], dict[str, str]]:
-    """Read the continuations, and the prompts if a scorer sees them; return their files, and what
-    it sees of conversations, too."""
+    """Read the continuations, and the prompts if a scorer sees them; return their files too."""
     files = {"generations": store.generations_path(family, variant)}
-    prompts, sees = {}, {}
+    prompts, sees = dict[str, str](), dict[str, str]()
     if any(scorer.sees_prompt for scorer in scorers):
         files["prompts"] = store.prompts_path
-        rows = store.read_prompts()
-        prompts = {prompt.prompt_id: prompt.text for prompt in rows}
-        sees = {SEES_PROMPT: LAST_MESSAGE} if any(prompt.earlier for prompt in rows) else {}
+        prompts, sees = prompts_to_show(store.read_prompts())
     texts = ScoringInput(store.read_generations(family, variant), prompts)
     return texts, {name: store.describe_input(path) for name, path in files.items()}, sees
 
