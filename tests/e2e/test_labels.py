@@ -125,9 +125,10 @@ def test_wrong_accuracies_are_named(breakable, name, values, said):
     stated = {"scorer": {"uri": "file:assets/judge", "head": "insult"}, "threshold": 0.5}
     error = {"sensitivity": 0.9, "specificity": 0.9, "source": "x", "measured_on": stated}
     breakable.edit(posterior={"scorer_error": {name: {**error, **values}}})
-    done = breakable.toxtrail("check", code=1)
-    assert said in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    for command in (("check",), ("stage", "posterior", "base")):
+        done = breakable.toxtrail(*command, code=1)
+        assert said in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_comparison_has_its_tables_its_figures_and_an_arviz_file(finished):
