@@ -17,7 +17,7 @@ PRESETS = scorer_presets()
 EXPECTED = {
     "detoxify-original", "detoxify-unbiased", "detoxify-multilingual", "roberta-dynabench",
     "roberta-toxigen", "qwen3guard-gen-0.6b", "granite-guardian-3.3-8b", "llama-guard-3-1b",
-    "wildguard", "shieldgemma-2b",
+    "wildguard", "shieldgemma-2b", "polyguard-qwen-smol", "harmbench-llama-2-13b",
 }  # fmt: skip
 
 

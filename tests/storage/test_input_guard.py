@@ -13,7 +13,7 @@ from toxtrail.storage.input_guard import Watched
 
 PARAMS = """\
 generation: {temperature: 0.0, seed: 7}
-scoring: {primary: judge, scorers: {judge: {kind: hf}}}
+scoring: {primary: judge, max_error_share: 0.0, scorers: {judge: {kind: hf}}}
 models: {base: {uri: "file:model"}}
 finetunes: {}
 variants: {base: {family: tiny, role: base}, other: {family: tiny, role: other}}

@@ -20,7 +20,8 @@ from toxtrail.scaffold import TEMPLATE_DIR, experiment_dvc_yaml
 PARAMS = """\
 prompts: {seed: 1, subsets: {one: {uri: "file:one.txt", n: 8}}}
 generation: {temperature: 0.0, dtype: float32}
-scoring: {primary: judge, scorers: {judge: {kind: hf, golden_tolerance: 1e-3}}}
+scoring:
+  {primary: judge, max_error_share: 0.0, scorers: {judge: {kind: hf, golden_tolerance: 1e-3}}}
 posterior: {threshold: 0.5, rope: {pp: 1.0, on: true}}
 pooling: null
 models: {base: {uri: "file:model"}}
@@ -244,5 +245,6 @@ def test_an_entry_is_read_alike_however_the_lock_is_laid_out(made):
     assert not other.startswith("schema: '2.0'\nstages:\n  prompts:\n")
     assert read_entries(other) == read_entries(text)
     assert read_entries(text)["score@base"].params == {
-        "scoring.scorers": {"judge": {"kind": "hf", "golden_tolerance": 0.001}}
+        "scoring.scorers": {"judge": {"kind": "hf", "golden_tolerance": 0.001}},
+        "scoring.max_error_share": 0.0,
     }
