@@ -97,11 +97,13 @@ def test_a_number_and_a_generation_have_a_chain(finished):
     row = next(p for p in summary["pairs"] if p["subset"] == "all")
     assert diff["facts"]["value"].startswith(str(row["diff"]))
     assert names(diff) >= FINE_TUNE
+    assert "toxic at 0.5 and above" in diff["facts"]["method"]
     assert "compare@tiny" not in names(finished.json("audit", "tiny/base/one/n_toxic"))
     prompt = generation_of(finished)
     one = finished.json("audit", f"tuned/{prompt}/0")
     assert names(one) >= FINE_TUNE
     assert "continuation" not in one["facts"]
+    assert "toxic at the threshold 0.5" in one["facts"]["score by judge"]
     assert "continuation" in finished.json("audit", f"tuned/{prompt}/0", "--show-text")["facts"]
     finished.toxtrail("audit", f"tuned/{prompt}/0", "--verify")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from toxtrail.audit.lineage.context import AuditContext, AuditTarget
 from toxtrail.audit.lineage.lineage import LineageNode
 from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.provenance.identity import canonical_json, sha256_text
+from toxtrail.records.rows import Score
+from toxtrail.stats.rates import at_threshold
 
 
 def resolve_row_or_metric(
@@ -47,6 +50,7 @@ def _generation(
             + did_you_mean(prompt_id, sorted({r.prompt_id for r in rows}))
         )
     scores = [s for s in store.read_scores(family, variant) if (s.prompt_id, s.sample) == row.key]
+    thresholds = scene.config.posterior.threshold
     tokens = canonical_json(list(row.token_ids))
     of_thought = "" if row.thought is None else f", {row.thought_tokens} of them a thought"
     facts: list[tuple[str, str]] = [
@@ -57,10 +61,7 @@ def _generation(
         ),
         ("token ids sha256", sha256_text(tokens)),
         ("text sha256", sha256_text(row.text)),
-        *(
-            (f"score by {s.scorer}", "none" if s.toxicity is None else f"{s.toxicity:.6f}")
-            for s in scores
-        ),
+        *((f"score by {s.scorer}", _score_text(s, thresholds)) for s in scores),
     ]
     if show_text:
         prompt = next(p.transcript for p in store.read_prompts() if p.prompt_id == prompt_id)
@@ -75,6 +76,17 @@ def _generation(
         made_from=(scene.chain.of_file(store.scores_path(family, variant)),),
     )
     return AuditTarget("generation", link, (f"score@{variant}",))
+
+
+def _score_text(score: Score, thresholds: Mapping[str, float]) -> str:
+    """Return a score, and its label at the scorer's threshold in params.yaml if it has one."""
+    if score.toxicity is None:
+        return "none"
+    threshold = thresholds.get(score.scorer)
+    if threshold is None:
+        return f"{score.toxicity:.6f}"
+    label = "toxic" if at_threshold(score.toxicity, threshold) else "not toxic"
+    return f"{score.toxicity:.6f}, {label} at the threshold {threshold:g} of params.yaml"
 
 
 def _number_of(text: str) -> int | None:
