@@ -12,11 +12,14 @@ from click.testing import CliRunner
 
 from toxtrail import scaffold
 from toxtrail.cli import cli
+from toxtrail.config.yaml_text import parse_yaml
 from toxtrail.errors import ConfigError
 from toxtrail.pipeline import PIPELINE, SOURCE, code_hash_file
 from toxtrail.scaffold import (
+    PRESETS,
     new_files,
     outdated_files,
+    preset_path,
     stages_with_other_code,
     versioned_files,
     write_experiment,
@@ -46,6 +49,16 @@ def test_its_dvc_yaml_is_toxtrails_own_but_for_the_code():
         kept = [dep for dep in body["deps"] if not dep.startswith("src/toxtrail/")]
         body["deps"] = [*kept, f"code/{stage.name}.sha256"]
     assert made == own
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["mine", "a: b # c", 'q"uo\\te', "übung {x}", "12"])
+def test_its_mlflow_experiment_has_its_name(preset, name):
+    own = parse_yaml(preset_path(preset).read_text("utf-8"))
+    made = parse_yaml(new_files(name, preset, git=True)["params.yaml"].decode())
+    assert made == {**own, "tracking": {"experiment": name}}
+    other = parse_yaml(new_files(name, preset, True, "team")["params.yaml"].decode())
+    assert other["tracking"]["experiment"] == "team"
 
 
 def test_nothing_of_it_names_the_source_of_toxtrail():

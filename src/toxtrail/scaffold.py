@@ -8,6 +8,7 @@ re-runs exactly the stages that use the code.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -46,16 +47,23 @@ TEMPLATE_FILES = {
 NO_GIT = "    # DVC expects git. After `git init`, delete this line.\n    no_scm = true\n"
 
 
+TRACKING_EXPERIMENT = re.compile(r"(?<=^tracking:\n)  experiment: [\w-]+", re.MULTILINE)
+
+
 def preset_path(preset: str) -> Path:
     """Return the path of a preset's params.yaml in the package."""
     return SOURCE / "presets" / f"{preset}.yaml"
 
 
-def new_files(name: str, preset: str, git: bool) -> dict[str, bytes]:
+def new_files(
+    name: str, preset: str, git: bool, tracking_experiment: str | None = None
+) -> dict[str, bytes]:
     """Return every file of a new experiment.
 
     Args:
         name: the title of its README.
+        tracking_experiment: name of its MLflow experiment; default: `name`, since experiments that
+            share one list each other's runs.
         preset: one of PRESETS.
         git: whether the experiment is in a git repository.
     """
@@ -70,7 +78,9 @@ def new_files(name: str, preset: str, git: bool) -> dict[str, bytes]:
         "first": FIRST_COMMANDS[preset],
     }
     files["README.md"] = readme.substitute(facts, version=__version__).encode()
-    files["params.yaml"] = preset_path(preset).read_bytes()
+    tracked = f"  experiment: {json.dumps(tracking_experiment or name, ensure_ascii=False)}"
+    params = preset_path(preset).read_text("utf-8")
+    files["params.yaml"] = TRACKING_EXPERIMENT.sub(lambda _: tracked, params).encode()
     if preset == "demo":
         sources = sorted((SOURCE / "presets" / "sources").iterdir())
         files |= {f"data/sources/{path.name}": path.read_bytes() for path in sources}

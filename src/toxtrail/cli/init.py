@@ -19,8 +19,13 @@ from toxtrail.scaffold import FIRST_COMMANDS, PRESETS
     show_default=True,
     help="; ".join(f"{name}: {what}" for name, what in PRESETS.items()) + ".",
 )
+@click.option(
+    "--experiment",
+    metavar="NAME",
+    help="Name of its MLflow experiment (default: the name of DIR).",
+)
 @click.option("--no-git", is_flag=True, help="Skip `git init` and the first commit.")
-def init(folder: Path, preset: str, no_git: bool) -> None:
+def init(folder: Path, preset: str, experiment: str | None, no_git: bool) -> None:
     """Create a new experiment in DIR, which must be new or empty: params.yaml, dvc.yaml, DVC's and
     git's files, a README, and the local data of the preset.
 
@@ -37,7 +42,7 @@ def init(folder: Path, preset: str, no_git: bool) -> None:
     config = load_config(preset_path(preset))
     target = folder.resolve()
     inside = git.is_inside(target)
-    files = new_files(target.name, preset, git=inside or not no_git)
+    files = new_files(target.name, preset, inside or not no_git, experiment)
     write_experiment(target, files)
     echo(
         f"{folder}: preset {preset}, {len(config.variants)} variants in {len(config.families)} "
