@@ -60,11 +60,7 @@ def configure(lab):
     def write(scorers, thresholds, **posterior):
         path = lab / "params.yaml"
         values = yaml.safe_load(path.read_text("utf-8"))
-        values["scoring"] = {
-            "primary": next(iter(scorers)),
-            "max_error_share": 0.0,
-            "scorers": scorers,
-        }
+        values["scoring"] |= {"primary": next(iter(scorers)), "scorers": scorers}
         values["posterior"] |= {"threshold": thresholds, **posterior}
         path.write_text(yaml.safe_dump(values), "utf-8")
 

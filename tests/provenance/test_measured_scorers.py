@@ -24,24 +24,25 @@ from toxtrail.provenance.measured_scorers import (
 PIN, LABELS = "0" * 64, "1" * 64
 ASSET = {"uri": "file:other", "sha256": PIN}
 COMMON = {"uri": "file:x", "sha256": PIN, "head": "toxic", "golden": [], "golden_tolerance": 0.1}
+QUESTION = {
+    "sees": "prompt+response", "template": "{prompt} {response}", "message_content": "text",
+    "prefix": "", "answers": {"yes": ["yes"], "no": ["no"]}, "max_other": 0.1,
+}  # fmt: skip
 FULL = {
     "jigsaw-bilstm": {"base": ASSET},
     "detoxify": {"base": ASSET},
     "hf": {"activation": "softmax"},
-    "guard": {
-        "adapter": ASSET, "sees": "prompt+response", "template": "{prompt} {response}",
-        "message_content": "text", "prefix": "", "answers": {"yes": ["yes"], "no": ["no"]},
-        "max_other": 0.1, "dtype": "float32",
-    },
+    "guard": {**QUESTION, "adapter": ASSET, "dtype": "float32"},
+    "served-guard": {**QUESTION, "served_model_name": "g", "max_uncertainty": 0.1},
 }  # fmt: skip
 OTHER_VALUES = {
     "kind": "another", "uri": "file:y", "sha256": "2" * 64, "head": {"max": ["toxic", "insult"]},
     "golden": [{"text": "You are kind.", "score": 0.1}], "golden_tolerance": 0.2,
-    "languages": ["de"],
     "base": {**ASSET, "sha256": "2" * 64}, "adapter": {**ASSET, "uri": "file:z"},
     "activation": "sigmoid", "sees": "response", "template": "{response}",
     "template_arguments": {"risk": "x"}, "message_content": "parts", "prefix": " ",
     "answers": {"yes": ["yes", "Yes"], "no": ["no"]}, "max_other": 0.2, "dtype": "bfloat16",
+    "languages": ["de"], "served_model_name": "h", "max_uncertainty": 0.2,
 }  # fmt: skip
 """Another value of every option of every kind."""
 JSON = st.recursive(

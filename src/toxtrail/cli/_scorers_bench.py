@@ -110,9 +110,9 @@ def _scores(
 ) -> list[Score]:
     """Load a scorer and score the texts; finished ones are kept in a journal."""
     from toxtrail.analysis.scorer_bench import rows_to_score
-    from toxtrail.backends.compute.devices import environment_info, pick_device, set_num_threads
+    from toxtrail.backends.compute.devices import pick_device, set_num_threads
     from toxtrail.backends.protocols import SingleProcess
-    from toxtrail.execution.factories import make_scorers
+    from toxtrail.execution.factories import make_scorers, scoring_environment
     from toxtrail.execution.progress import progress
     from toxtrail.execution.score_rows import (
         ScoringInput,
@@ -126,8 +126,8 @@ def _scores(
     device = pick_device(runtime.device)
     set_num_threads(runtime.threads)
     (scorer,) = make_scorers(experiment, {name: config}, device)
-    scoring, environment = experiment.config.scoring, environment_info(device)
-    manifest = score_manifest("bench", {}, scoring, [scorer], environment)
+    environment = scoring_environment([scorer], device)
+    manifest = score_manifest("bench", {}, experiment.config.scoring, [scorer], environment)
     rows = rows_to_score(labelled.texts)
     prompts = {
         row.prompt_id: text.prompt or "" for row, text in zip(rows, labelled.texts, strict=True)
