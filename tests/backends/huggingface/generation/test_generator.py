@@ -154,6 +154,16 @@ def test_a_template_that_loses_the_system_message_is_refused_before_generation(c
         PromptEncoder(chat_loaded.tokenizer, Decoding(6, 0.0, 1.0, "chat", EARLIER[1:]), None, None)
 
 
+def test_the_prompt_format_shows_no_text_of_earlier_turns(chat_loaded):
+    decoding = Decoding(6, 0.0, 1.0, "chat", EARLIER)
+    encoder = PromptEncoder(chat_loaded.tokenizer, decoding, None, None)
+    assert encoder.prompt_format() == (
+        "<|start|>system\nBe kind.<|end|>\n<|start|>user\n{user}<|end|>\n"
+        "<|start|>assistant\n{assistant}<|end|>\n<|start|>user\n{prompt}<|end|>\n"
+        "<|start|>assistant\n"
+    )
+
+
 def test_the_prompt_format_has_the_systems_message_of_the_template(chat_loaded):
     tokenizer = chat_loaded.tokenizer
     tokenizer.chat_template = "You are tiny." + tokenizer.chat_template

@@ -216,13 +216,19 @@ class PromptEncoder:
         return template_variables(self._tokenizer, TEMPLATE)
 
     def prompt_format(self) -> str | None:
-        """Return the input of the model with {prompt} in place of a prompt; None: the prompt alone.
+        """Return the input of the model with {prompt} in place of a prompt, and {user} and
+        {assistant} in place of earlier turns; None: the prompt alone.
 
         It shows what the template adds, such as a system message of its own.
         """
         if self._chat is None:
             return None
-        return self._chat.render(MARKER, self._decoding.earlier).replace(MARKER, "{prompt}")
+        names = {f"({n}) {MARKER}": turn for n, turn in enumerate(self._decoding.earlier)}
+        earlier = [t if t.role == "system" else t._replace(text=m) for m, t in names.items()]
+        rendered = self._chat.render(MARKER, earlier)
+        for marker, turn in names.items():
+            rendered = rendered.replace(marker, f"{{{turn.role}}}")
+        return rendered.replace(MARKER, "{prompt}")
 
     def encode(self, text: str, earlier: Sequence[Turn] = ()) -> EncodedPrompt:
         """Tokenize a prompt, and check that the continuation fits into the context window."""
