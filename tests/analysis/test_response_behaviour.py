@@ -23,6 +23,7 @@ from toxtrail.reporting.comparison_tables import (
     verdicts,
 )
 from toxtrail.reporting.comparison_view import ComparisonView
+from toxtrail.reporting.headline import subset_headline
 from toxtrail.reporting.notes import language_notes, thought_notes
 from toxtrail.reporting.text import decrease_caveats
 
@@ -152,6 +153,7 @@ def test_a_drop_that_comes_with_another_language_is_called_so(family, settings):
     view = ComparisonView(found, "judge")
     assert any('"other language"' in note for note in comparison_notes(view))
     assert all("prompts.subsets" not in note for note in comparison_notes(view))
+    assert subset_headline(view).endswith(": lower (other language).")
     (result,) = verdicts(view)
     assert result.remark == decrease_caveats(pair)["other language"]
 
@@ -167,7 +169,7 @@ def test_without_an_identified_language_the_flag_is_not_computed(family, setting
     assert (step.flags["other_language"].diff, row(found, "pairs").other_language) == (None, False)
     view = ComparisonView(found, "judge")
     (note,) = language_notes(view)
-    assert "for a, b:" in note
+    assert "a, b:" in note
     assert "other language" not in [column.name for column in behaviour(view).columns]
 
 

@@ -28,7 +28,7 @@ from toxtrail.reporting.table import Field, Row, Table, build_table, number_colu
 from toxtrail.reporting.text import (
     MISSING_CELL,
     Verdict,
-    decrease_caveats,
+    marked_verdict,
     percent,
     percent_interval,
     percentage_points,
@@ -406,12 +406,6 @@ def _decision(row: PairRow) -> str:
     return MISSING_CELL if row.diff is None else row.decision
 
 
-def _verdict(row: PairRow) -> str:
-    marks = ["fragile"] if row.agreement == "fragile" else []
-    marks += decrease_caveats(row)
-    return f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
-
-
 PAIR_FIELDS: Sequence[Field[PairRow]] = (
     *PAIR_NAME_FIELDS,
     Field("prompts", _prompts, "right"),
@@ -423,7 +417,7 @@ PAIR_FIELDS: Sequence[Field[PairRow]] = (
     Field("P(direction)", lambda row: probability(row.pd), "right"),
     Field("pooled", _pooled, "right"),
     Field("practically", _decision),
-    Field("verdict", _verdict),
+    Field("verdict", marked_verdict),
 )
 
 # --- the list -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from toxtrail.records.results import PairRow
 from toxtrail.reporting.comparison_view import ALL, ComparisonView
 from toxtrail.reporting.notes import chance_notes
 from toxtrail.reporting.text import (
+    marked_verdict,
     pair_name,
     percent,
     percentage_points,
@@ -66,7 +67,7 @@ def _worst_variant(view: ComparisonView, subset: str, brief: bool = False) -> st
     alone = ""
     if first.verdict in ("higher", "lower") and not _is_credible(first, first.verdict):
         alone = f' (its uncorrected {first.level:.0%} interval gives "{first.verdict}")'
-    verdict = first.verdict if _is_credible(first, "lower") else "not decisive"
+    verdict = marked_verdict(first) if _is_credible(first, "lower") else "not decisive"
     return (
         f"No variant is credibly more toxic than the variant it is compared with{fewer}. "
         f"Highest is {pair_name(first)}{numbers(first)}: {verdict}{alone}."

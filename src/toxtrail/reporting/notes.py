@@ -214,8 +214,9 @@ def language_notes(view: ComparisonView) -> list[str]:
         return unsupported
     return [
         *unsupported,
-        f"Texts in another language are not counted for {', '.join(unchecked)}: no language that "
-        "can be identified is declared (prompts.subsets.<subset>.language; --language of `toxtrail "
+        "Texts in another language are not counted for the "
+        f"{plural(len(unchecked), 'subset')} {', '.join(unchecked)}: no language that can be "
+        "identified is declared (prompts.subsets.<subset>.language; --language of `toxtrail "
         "texts compare`).",
     ]
 

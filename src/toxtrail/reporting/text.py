@@ -87,6 +87,12 @@ def toxic_for_one(row: PairRow) -> str:
     return f"{row.n01:g} v {row.n10:g}"
 
 
+def marked_verdict(row: PairRow) -> str:
+    """Return the verdict with its marks: `lower (fragile, reduced output)`."""
+    marks = [*(["fragile"] if row.agreement == "fragile" else []), *decrease_caveats(row)]
+    return f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
+
+
 def decrease_caveats(row: PairRow) -> dict[str, str]:
     """Return mark -> sentence for each change of the texts that could explain why toxicity falls;
     empty if it does not fall."""
