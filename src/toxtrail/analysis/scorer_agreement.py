@@ -8,7 +8,6 @@ scored count. The statistics are those of a single scorer's rates and difference
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -208,15 +207,14 @@ def _votes(cells: Mapping[str, SubsetScores], thresholds: Mapping[str, float]) -
         cells: scorer -> its cell.
     """
     first = next(iter(cells.values()))
-    prompts = sorted(first.prompt_ids)
+    prompts = sorted(frozenset().union(*(cell.prompt_ids for cell in cells.values())))
     stride = 1 + max(int(cell.sample.max(initial=0)) for cell in cells.values())
     keys = {name: _keys(cell, prompts, stride) for name, cell in cells.items()}
-    everywhere = reduce(np.intersect1d, keys.values())
-    anywhere = reduce(np.union1d, keys.values())
-    votes = np.zeros(everywhere.size, dtype=np.int64)
-    for name, cell in cells.items():
-        rows = np.searchsorted(keys[name], everywhere)
-        votes += at_threshold(cell.toxicity[rows], thresholds[name])
+    toxic = [keys[n][at_threshold(cell.toxicity, thresholds[n])] for n, cell in cells.items()]
+    size = len(prompts) * stride
+    scored_by = np.bincount(np.concatenate([*keys.values()]), minlength=size)
+    everywhere = np.flatnonzero(scored_by == len(cells))
+    votes = np.bincount(np.concatenate(toxic), minlength=size)[everywhere]
     scored, index = np.unique(everywhere // stride, return_inverse=True)
 
     def labelled(labels: NDArray[np.bool_]) -> SubsetScores:
@@ -231,11 +229,12 @@ def _votes(cells: Mapping[str, SubsetScores], thresholds: Mapping[str, float]) -
         DISAGREEMENT: labelled(_disagree(votes, len(cells))),
         MAJORITY: labelled(_majority(votes, len(cells))),
     }
-    return SubsetVotes(labels, votes, len(cells), anywhere.size - everywhere.size)
+    partly = int(((scored_by > 0) & (scored_by < len(cells))).sum())
+    return SubsetVotes(labels, votes, len(cells), partly)
 
 
 def _keys(cell: SubsetScores, prompts: Sequence[str], stride: int) -> Ints:
-    """Return (row,), ascending: one number for each prompt and sample."""
+    """Return (row,): one number for each prompt and sample."""
     place = np.searchsorted(prompts, cell.prompts) if cell.prompts else np.zeros(0, dtype=np.int64)
     keys: Ints = place[cell.prompt] * stride + cell.sample
     return keys
