@@ -68,6 +68,13 @@ def test_the_result_against_the_parent_is_said_with_interval_and_counts(summary)
     assert cells[-1] == "higher"
 
 
+def test_messages_before_the_prompts_are_in_the_card(summary):
+    fields = {**summary.comparability.fields, "template": '"chat"', "system": '"x" (sha256 1)'}
+    chat = replace(summary, comparability=Comparability(fingerprint="x", fields=fields))
+    assert "template chat with system," in model_card(chat, "tuned")
+    assert "template none," in model_card(summary, "tuned")
+
+
 def test_conditions_that_differ_are_in_the_card(summary):
     mismatch = ConditionMismatchRow(variant="tuned", field="dtype", found="a", reference="b")
     assert "dtype a v b" in model_card(replace(summary, mismatch=[mismatch]), "tuned")

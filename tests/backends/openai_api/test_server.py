@@ -339,7 +339,10 @@ def test_conversations_are_rendered_locally_as_for_a_loaded_model(tokenizer, lan
         terms = RequestFormat(True, True)
         model = ServedModel(client_of(server), "m", tokenizer, [1], 128, decoding, terms, 2)
         rows(model, TEXTS[:1])
-    local = PromptEncoder(tokenizer, decoding, None, None).encode(TEXTS[0]).token_ids
+    encoder = PromptEncoder(tokenizer, decoding, None, None)
+    local = encoder.encode(TEXTS[0]).token_ids
+    talk = "And?", earlier[1:]
+    assert model.encode(*talk) == encoder.encode(*talk) != encoder.encode("And?")
     assert [body["prompt"] for body in server.asked] == [list(local)]
     assert tokenizer.decode(local) == (
         "old<|start|>system\nBe kind.<|end|><|start|>user\nWho?<|end|>"
