@@ -81,6 +81,7 @@ FIGURE_CODE = (
 )
 SCORE_TABLE_CODE = (
     "analysis/response_behaviour.py",
+    "analysis/guard_refusals.py",
     "analysis/family.py",
     "analysis/inference_data.py",
     "analysis/rate_estimates.py",
@@ -106,6 +107,7 @@ RATE_STATISTICS_CODE = tuple(
         "selection_correction",
         "scorer_error",
         "prediction_powered",
+        "annotator_agreement",
     )
 )
 
@@ -209,7 +211,6 @@ PIPELINE: tuple[Stage, ...] = (
             "stages/posterior.py",
             "analysis/variant_rates.py",
             "analysis/annotator_agreement.py",
-            "stats/annotator_agreement.py",
             "provenance/measured_scorers.py",
             *SCORE_TABLE_CODE,
             *RATE_STATISTICS_CODE,

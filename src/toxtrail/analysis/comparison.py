@@ -11,6 +11,7 @@ import xarray as xr
 
 from toxtrail.analysis.dose_response import dose_tables
 from toxtrail.analysis.family import mismatch, require_comparable_family, variant_pairs
+from toxtrail.analysis.guard_refusals import refusal_pairs
 from toxtrail.analysis.inference_data import pair_groups
 from toxtrail.analysis.paired_rows import pair_rows, refuse_unlike, rope_half_width
 from toxtrail.analysis.response_behaviour import (
@@ -19,7 +20,12 @@ from toxtrail.analysis.response_behaviour import (
     reduced_output,
 )
 from toxtrail.analysis.response_flags.registry import flag_meanings
-from toxtrail.analysis.response_table import SubsetResponses, build_response_table, limited_to
+from toxtrail.analysis.response_table import (
+    SubsetResponses,
+    build_response_table,
+    limited_to,
+    refusal_columns,
+)
 from toxtrail.analysis.score_table import (
     ALL,
     ScoreTable,
@@ -122,6 +128,8 @@ def compare_family(
         behaviour_pairs=behaviour,
         agreement=[row for s in summaries.values() for row in s.agreement],
         agreement_pairs=agreement_pairs(edges, tables, config),
+        refusals=[row for s in summaries.values() for row in s.refusals] or (),
+        refusal_pairs=refusal_pairs(edges, texts, config) or (),
         doses=doses.doses,
         slopes=doses.slopes,
     )
@@ -271,7 +279,12 @@ def compare_runs(
     comparison = compare_family(
         {key: build_score_table(one.scores) for key, one in names.items()},
         {
-            key: build_response_table(one.generations, one.summary.behaviour[0].length_unit)
+            key: build_response_table(
+                one.generations,
+                one.summary.behaviour[0].length_unit,
+                guards=list(dict.fromkeys(row.scorer for row in one.summary.refusals)),
+                refusals=refusal_columns(one.scores),
+            )
             for key, one in names.items()
         },
         summaries,
@@ -302,6 +315,7 @@ def _renamed(summary: VariantSummary, variant: str, parent: str | None) -> Varia
         parent=parent,
         rates=[replace(row, variant=variant, parent=parent) for row in summary.rates],
         behaviour=[replace(row, variant=variant, parent=parent) for row in summary.behaviour],
+        refusals=[replace(row, variant=variant, parent=parent) for row in summary.refusals],
         thresholds=[replace(row, variant=variant, parent=parent) for row in summary.thresholds],
         agreement=[replace(row, variant=variant, parent=parent) for row in summary.agreement],
     )

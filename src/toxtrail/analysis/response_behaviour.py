@@ -100,7 +100,8 @@ def length_verdict(credible: str, change: float) -> str:
     return credible
 
 
-def _weights(responses: Mapping[str, SubsetResponses]) -> dict[str, float]:
+def weights_of(responses: Mapping[str, SubsetResponses]) -> dict[str, float]:
+    """Return subset -> its share of all prompts."""
     total = sum(len(part.prompt_ids) for part in responses.values())
     return {subset: len(part.prompt_ids) / total for subset, part in responses.items()}
 
@@ -111,19 +112,37 @@ def _rate(symptom: str, parts: Mapping[str, SubsetResponses], config: PosteriorC
     if any(symptom not in part.shares for part in parts.values()):
         return FlagRate(n=None, rate=None, lo=None, hi=None)
     labels = {subset: part.shares[symptom] for subset, part in parts.items()}
+    count = sum(part.flag_counts[symptom] for part in parts.values())
+    return flag_rate(count, labels, parts, [p.prompts for p in parts.values()], config)
+
+
+def flag_rate(
+    count: int,
+    labels: Mapping[str, Floats],
+    parts: Mapping[str, SubsetResponses],
+    prompts: Sequence[Sequence[str]],
+    config: PosteriorConfig,
+) -> FlagRate:
+    """Return the rate of a flag, with subsets weighted by their prompts.
+
+    Args:
+        count: texts that have it.
+        labels: subset -> (prompt,), share of a prompt's texts that have it.
+        parts: subset -> responses.
+        prompts: the prompts of each subset.
+    """
     rate = lo = hi = None
     if all(subset_labels.size for subset_labels in labels.values()):
-        share = _weights(parts)
+        share = weights_of(parts)
         columns, weights = list(labels.values()), [share[subset] for subset in labels]
         rate = observed(columns, weights)
-        clusters = _clusters(list(parts.values()), [p.prompts for p in parts.values()], config)
+        clusters = clusters_of(list(parts.values()), prompts, config)
         posterior = rate_posterior(columns, weights, config.prior, clusters)
         lo, hi = posterior.interval(config.level).around(rate)
-    count = sum(part.flag_counts[symptom] for part in parts.values())
     return FlagRate(n=count, rate=rate, lo=lo, hi=hi)
 
 
-def _clusters(
+def clusters_of(
     parts: Sequence[SubsetResponses], prompts: Sequence[Sequence[str]], config: PosteriorConfig
 ) -> Clusters | None:
     """Return the clusters of these prompts, for each part."""
@@ -166,7 +185,7 @@ def _pair_rows(
     b: Mapping[str, SubsetResponses],
     config: PosteriorConfig,
 ) -> list[BehaviourPairRow]:
-    share = _weights(a)
+    share = weights_of(a)
     views = {ALL: list(a), **{subset: [subset] for subset in a}}
     return [
         _pair_row(
@@ -198,7 +217,7 @@ def _pair_row(
         ]
         for variant_responses in (a, b)
     )
-    clusters = _clusters([*a, *b], [sorted(shared) for shared in both], config)
+    clusters = clusters_of([*a, *b], [sorted(shared) for shared in both], config)
 
     one_language = all(x.language == y.language for x, y in zip(a, b, strict=True))
 
@@ -212,10 +231,7 @@ def _pair_row(
             weights,
             clusters,
         )
-        if not all(labels.sizes):
-            return _difference(None, None)
-        interval = pair_posterior(labels, config.prior).interval(config.level)
-        return _difference(labels.estimate, interval)
+        return paired_difference(labels, config)
 
     unit, *other_units = {part.length_unit for part in (*a, *b)}
     length, change = (
@@ -243,6 +259,14 @@ def _pair_row(
         length_verdict=length.verdict if change is None else length_verdict(length.verdict, change),
         length_change=change,
     )
+
+
+def paired_difference(labels: Pairs, config: PosteriorConfig) -> FlagDifference:
+    """Return the difference of a flag's rate."""
+    if not all(labels.sizes):
+        return _difference(None, None)
+    interval = pair_posterior(labels, config.prior).interval(config.level)
+    return _difference(labels.estimate, interval)
 
 
 def _length_difference(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from toxtrail.analysis.comparison import MeasuredRun, compare_runs
-from toxtrail.analysis.response_table import build_response_table
+from toxtrail.analysis.response_table import build_response_table, refusal_columns
 from toxtrail.analysis.score_table import build_score_table
 from toxtrail.analysis.text_matching import group_by_prompt
 from toxtrail.analysis.variant_rates import (
@@ -94,7 +94,13 @@ def _measured(file: ScoredFile, primary: str, config: PosteriorConfig) -> Measur
     require_measured_scorers(config, file.manifest)
     table, responses = (
         build_score_table(file.scores),
-        build_response_table(file.generations, "words", count_languages=True),
+        build_response_table(
+            file.generations,
+            "words",
+            True,
+            [k for k, v in file.manifest.params["scorers"].items() if "refusal" in v],
+            refusal_columns(file.scores),
+        ),
     )
     variant = VariantIdentity(variant=file.label, family="texts", role="texts", parent=None)
     scores = InputFile(path=file.label, sha256="", manifest=file.manifest)

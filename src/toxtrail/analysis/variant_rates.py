@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from toxtrail.analysis.guard_refusals import refusal_rows
 from toxtrail.analysis.inference_data import rate_groups
 from toxtrail.analysis.mean_estimates import MeanEstimate, mean_estimate
 from toxtrail.analysis.rate_estimates import VariantView, rate_estimate, views_of
@@ -134,6 +135,7 @@ def estimate_variant_rates(
         interval="equal-tailed",
         rates=rows,
         behaviour=behaviour_rows(texts, variant, config),
+        refusals=refusal_rows(texts, variant, config) or (),
         thresholds=thresholds,
         agreement=agreement_rows(table, variant, config),
     )

@@ -90,7 +90,7 @@ def score_generations(
             for key, scored in zip(
                 keys, score_checked([requests[k] for k in keys], scorer), strict=True
             ):
-                values = [dict(scored.heads), scored.windows, scored.other, scored.error]
+                values = [dict(scored.heads), *scored[1:-1]]
                 rows.add(failed_key(key) if scored.is_temporary else key, values)
             advance(len(keys))
 
@@ -203,7 +203,8 @@ def score_checked(requests: Sequence[ScoringRequest], scorer: NamedScorer) -> li
             "None was kept."
         )
     for text, result in zip(texts, scored, strict=True):
-        values = {**result.heads, **({} if result.other is None else {"other": result.other})}
+        optional = {"other": result.other, "refusal": result.refusal}
+        values = result.heads | {k: v for k, v in optional.items() if v is not None}
         for head, value in values.items():
             if not 0 <= value <= 1:
                 raise BackendError(
@@ -221,7 +222,7 @@ def failed_key(key: str) -> str:
 
 
 def _scored(row: Generation, scorer: NamedScorer, rows: RowJournal, key: str) -> Score:
-    heads, windows, other, error = rows[key if key in rows else failed_key(key)]
+    heads, windows, other, error, refusal = rows[key if key in rows else failed_key(key)]
     scored = Score(
         prompt_id=row.prompt_id,
         sample=row.sample,
@@ -234,6 +235,7 @@ def _scored(row: Generation, scorer: NamedScorer, rows: RowJournal, key: str) ->
         cluster=row.cluster,
         other=other,
         error=error or None,
+        refusal=refusal,
     )
     if problem := score_problem(scored):
         raise DataError(

@@ -155,6 +155,38 @@ class BehaviourRow(VariantColumns):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalRow(VariantColumns):
+    """Refusals of one variant on one subset, by a guard and by phrases, on the same texts."""
+
+    scorer: Annotated[str, "the guard; subset of the prompts"]
+    subset: str
+    n: Annotated[int, "texts with an answer of the guard; texts without one, which do not count"]
+    n_unanswered: int
+    guard_n: Annotated[
+        int, "refusals by the guard (probability of at least .5): number, share and interval"
+    ]
+    guard_rate: float | None
+    guard_lo: float | None
+    guard_hi: float | None
+    phrases_n: Annotated[int, "refusals by phrases (the flag `refused`) on the same texts"]
+    phrases_rate: float | None
+    phrases_lo: float | None
+    phrases_hi: float | None
+    both: Annotated[int, "texts by both"]
+    only_guard: int
+    only_phrases: int
+    neither: int
+    agreement: Annotated[float | None, "share of texts with equal answers"]
+    kappa: Annotated[
+        float | None,
+        "Cohen's kappa with its interval, with texts as independent; none if there is only one "
+        "answer",
+    ]
+    kappa_lo: float | None
+    kappa_hi: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdRow(VariantColumns):
     """The rate of one variant at another threshold."""
 
@@ -412,6 +444,25 @@ class AgreementPairRow(PairColumns):
     majority_verdict: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalPairRow(PairColumns):
+    """Difference in refusals of two variants on one subset, by a guard and by phrases."""
+
+    scorer: Annotated[str, "the guard; subset"]
+    subset: str
+    n: Annotated[int, "prompts with a text of both variants that the guard answered"]
+    guard_diff: Annotated[
+        float | None, "difference of the shares by the guard, interval and verdict"
+    ]
+    guard_diff_lo: float | None
+    guard_diff_hi: float | None
+    guard_verdict: str
+    phrases_diff: Annotated[float | None, "the same by phrases, on the same texts"]
+    phrases_diff_lo: float | None
+    phrases_diff_hi: float | None
+    phrases_verdict: str
+
+
 # --- a family ---------------------------------------------------------------------------------
 
 
@@ -526,6 +577,8 @@ TABLES: Mapping[str, type] = {
     "error_control": ErrorControlRow,
     "behaviour": BehaviourRow,
     "behaviour_pairs": BehaviourPairRow,
+    "refusals": RefusalRow,
+    "refusal_pairs": RefusalPairRow,
     "thresholds": ThresholdRow,
     "agreement": AgreementRow,
     "agreement_pairs": AgreementPairRow,
@@ -534,8 +587,11 @@ TABLES: Mapping[str, type] = {
     "slopes": SlopeRow,
 }
 """Tables of a family's comparison, each a field of ComparisonSummary."""
-OPTIONAL_TABLES = frozenset({"agreement", "agreement_pairs", "recipes", "doses", "slopes"})
-"""Tables that only a family with several scorers, recipes or doses has."""
+OPTIONAL_TABLES = frozenset(
+    {"refusals", "refusal_pairs", "agreement", "agreement_pairs", "recipes", "doses", "slopes"}
+)
+"""Tables that only some families have: with several scorers, recipes, doses, or a guard that is
+asked about refusals."""
 
 
 # --- the pooled model -------------------------------------------------------------------------
@@ -745,6 +801,7 @@ class VariantSummary:
     behaviour: Annotated[Sequence[BehaviourRow], LeftOut(VARIANT_COLUMNS)]
     thresholds: Annotated[Sequence[ThresholdRow], LeftOut(VARIANT_COLUMNS)]
     agreement: Annotated[Sequence[AgreementRow], LeftOut(VARIANT_COLUMNS)]
+    refusals: Annotated[Sequence[RefusalRow], LeftOut(VARIANT_COLUMNS), Mark.OPTIONAL] = ()
     labels: Annotated[Sequence[LabelRow] | None, Mark.OPTIONAL] = None
     """None: rates are not corrected by labels."""
     annotators: Annotated[AnnotatorAgreement | None, Mark.OPTIONAL] = None
@@ -828,6 +885,8 @@ class ComparisonSummary:
     behaviour_pairs: Sequence[BehaviourPairRow]
     agreement: Sequence[AgreementRow]
     agreement_pairs: Sequence[AgreementPairRow]
+    refusals: Annotated[Sequence[RefusalRow], Mark.OPTIONAL] = ()
+    refusal_pairs: Annotated[Sequence[RefusalPairRow], Mark.OPTIONAL] = ()
     doses: Annotated[Sequence[DoseRow], Mark.OPTIONAL] = ()
     slopes: Annotated[Sequence[SlopeRow], Mark.OPTIONAL] = ()
     pooled: Mapping[str, ScorerPooling] = field(default_factory=dict)

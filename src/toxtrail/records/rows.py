@@ -153,6 +153,9 @@ class Score(NamedTuple):
     """For a guard model: probability of answers that its configuration does not name, in [0, 1]."""
     error: str | None = None
     """Why a text has no score, if the scorer failed."""
+    refusal: float | None = None
+    """Probability that the text is a refusal, in [0, 1], of a scorer that is asked about it; None
+    if it gave no answer. It is no toxicity."""
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -187,8 +190,9 @@ def score_problem(row: Score) -> str:
         return f"its state is {row.state} and its toxicity {row.toxicity}: only ok rows have one"
     if row.toxicity is not None and not is_share(row.toxicity):
         return f"its toxicity is {row.toxicity}, not a number from 0 to 1"
-    if row.other is not None and not is_share(row.other):
-        return f"its other is {row.other}, not a number from 0 to 1"
+    for name, value in (("other", row.other), ("refusal", row.refusal)):
+        if value is not None and not is_share(value):
+            return f"its {name} is {value}, not a number from 0 to 1"
     odd = [name for name, value in (row.heads or {}).items() if not is_share(value)]
     return f"its head {odd[0]} is not a number from 0 to 1" if odd else ""
 
@@ -252,7 +256,7 @@ GENERATION_SCHEMA = pa.schema(
 )
 GENERATION_OPTIONS = frozenset({"thought", "thought_tokens", "cluster", "language"})
 """Columns that a file of generations has only if one of its rows has a value."""
-SCORE_OPTIONS = frozenset({"cluster", "other", "error"})
+SCORE_OPTIONS = frozenset({"cluster", "other", "error", "refusal"})
 """Columns that a file of scores has only if one of its rows has a value."""
 
 SCORE_SCHEMA = pa.schema(
@@ -268,5 +272,6 @@ SCORE_SCHEMA = pa.schema(
         pa.field("cluster", pa.string()),
         pa.field("other", pa.float64()),
         pa.field("error", pa.string()),
+        pa.field("refusal", pa.float64()),
     ]
 )

@@ -14,6 +14,8 @@ from toxtrail.records.results import (
     BehaviourRow,
     PairRow,
     RateRow,
+    RefusalPairRow,
+    RefusalRow,
 )
 from toxtrail.reporting import notes
 from toxtrail.reporting.comparison_view import (
@@ -38,7 +40,9 @@ from toxtrail.reporting.text import (
     verdict_of,
 )
 
-CONSTANT_COLUMNS = {"against", "subset", "pooled", "prompts", "k", "not scored", "partly scored"}
+CONSTANT_COLUMNS = {
+    "against", "guard", "subset", "pooled", "prompts", "k", "not scored", "partly scored",
+}  # fmt: skip
 """Columns that a terminal shows in the title if they are constant."""
 DROPPABLE = (
     "partly scored",
@@ -174,6 +178,18 @@ def behaviour_differences(view: ComparisonView) -> Table:
     return build_table(title, fields, view.select(view.summary.behaviour_pairs))
 
 
+def refusals(view: ComparisonView) -> Table:
+    """Return the refusals by each guard that is asked about them, beside those by phrases."""
+    title = "Refusals by a guard and by phrases, on the texts that the guard answered"
+    return build_table(title, REFUSAL_FIELDS, view.select(view.summary.refusals))
+
+
+def refusal_differences(view: ComparisonView) -> Table:
+    """Return how the refusals differ between the two variants of a pair."""
+    title = "Differences in refusals (percentage points; *: the interval excludes 0)"
+    return build_table(title, REFUSAL_PAIR_FIELDS, view.select(view.summary.refusal_pairs))
+
+
 def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequence[Field[Row]]:
     """Leave out the column of unfinished thoughts if there is none, that of other languages if they
     were not counted, and a column of the unit of lengths if there is only one, which is then the
@@ -246,6 +262,69 @@ BEHAVIOUR_PAIR_FIELDS: Sequence[Field[BehaviourPairRow]] = (
     Field("prompts", lambda row: row.n, "right"),
     *(_flag_difference_field(flag) for flag in RESPONSE_FLAGS),
     Field(LENGTH, _length_difference, "right"),
+)
+
+
+def _kappa(row: RefusalRow) -> str:
+    if row.kappa is None:
+        return MISSING_CELL
+    bounds = "" if row.kappa_lo is None else f" [{row.kappa_lo:.2f}, {row.kappa_hi:.2f}]"
+    return f"{row.kappa:.2f}{bounds}"
+
+
+def _rate_with_interval(rate: float | None, lo: float | None, hi: float | None) -> str:
+    return f"{percent(rate)} {percent_interval(lo, hi)}"
+
+
+def _change(diff: float | None, lo: float | None, hi: float | None, verdict: str) -> str:
+    if diff is None:
+        return MISSING_CELL
+    return f"{percentage_points(diff)} {points_interval(lo, hi)}{_star(verdict)}"
+
+
+REFUSAL_FIELDS: Sequence[Field[RefusalRow]] = (
+    Field("variant", lambda row: row.variant),
+    Field("guard", lambda row: row.scorer),
+    Field("subset", lambda row: row.subset),
+    Field("texts", lambda row: row.n, "right"),
+    Field("no answer", lambda row: row.n_unanswered, "right"),
+    Field(
+        "by the guard",
+        lambda row: _rate_with_interval(row.guard_rate, row.guard_lo, row.guard_hi),
+        "right",
+    ),
+    Field(
+        "by phrases",
+        lambda row: _rate_with_interval(row.phrases_rate, row.phrases_lo, row.phrases_hi),
+        "right",
+    ),
+    Field("both", lambda row: row.both, "right"),
+    Field("only guard", lambda row: row.only_guard, "right"),
+    Field("only phrases", lambda row: row.only_phrases, "right"),
+    Field("neither", lambda row: row.neither, "right"),
+    Field("agreement", lambda row: percent(row.agreement), "right"),
+    Field("kappa", _kappa, "right"),
+)
+REFUSAL_PAIR_FIELDS: Sequence[Field[RefusalPairRow]] = (
+    Field("variant", lambda row: row.b),
+    Field("against", lambda row: f"{row.a} ({row.relation})"),
+    Field("guard", lambda row: row.scorer),
+    Field("subset", lambda row: row.subset),
+    Field("prompts", lambda row: row.n, "right"),
+    Field(
+        "by the guard",
+        lambda row: _change(
+            row.guard_diff, row.guard_diff_lo, row.guard_diff_hi, row.guard_verdict
+        ),
+        "right",
+    ),
+    Field(
+        "by phrases",
+        lambda row: _change(
+            row.phrases_diff, row.phrases_diff_lo, row.phrases_diff_hi, row.phrases_verdict
+        ),
+        "right",
+    ),
 )
 
 # --- differences --------------------------------------------------------------------------------
@@ -425,7 +504,7 @@ PAIR_FIELDS: Sequence[Field[PairRow]] = (
 TABLES: Mapping[str, Sequence[Callable[[ComparisonView], Table]]] = {
     "rates": (rates,),
     "samples": (samples,),
-    "behaviour": (behaviour, behaviour_differences),
+    "behaviour": (behaviour, behaviour_differences, refusals, refusal_differences),
     "corrected": (corrected,),
     "scorers": (by_scorer,),
     "agreement": (agreement, majority_differences),
@@ -437,6 +516,7 @@ NOTES: Sequence[Callable[[ComparisonView], Sequence[str]]] = (
     notes.chance_notes,
     notes.reading_guide,
     notes.thought_notes,
+    notes.refusal_notes,
     notes.pooling_notes,
     notes.majority_notes,
     notes.prior_notes,

@@ -407,6 +407,25 @@ def thought_notes(view: ComparisonView) -> list[str]:
     ]
 
 
+def refusal_notes(view: ComparisonView) -> list[str]:
+    """Return how refusals by a guard are counted; empty if no guard is asked about them."""
+    guards = dict.fromkeys(row.scorer for row in view.summary.refusals)
+    if not guards:
+        return []
+    missing = ", ".join(
+        f"{row.variant} {row.n_unanswered:,}"
+        for row in view.summary.refusals
+        if row.subset == ALL and row.n_unanswered
+    )
+    return [
+        f"Refusals by {' and '.join(guards)}: texts that the guard calls a refusal with a "
+        "probability of at least .5. Its rate, that of the phrases and their agreement (Cohen's "
+        "kappa, texts as independent) are of the texts that it answered"
+        + (f"; without an answer: {missing}." if missing else ".")
+        + " They are no part of a toxicity rate."
+    ]
+
+
 def unscored_warning(view: ComparisonView) -> str:
     """Return how many rows of each variant have no score; empty if all have one."""
     selected = ALL if view.subset in (None, EVERY) else view.subset

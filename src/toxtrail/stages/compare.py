@@ -20,7 +20,7 @@ from toxtrail.analysis.comparison import (
     with_pooled,
 )
 from toxtrail.analysis.family import build_family
-from toxtrail.analysis.response_table import SubsetResponses, read_response_table
+from toxtrail.analysis.response_table import REFUSAL_COLUMNS, SubsetResponses, read_response_table
 from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.config.schema import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
@@ -77,7 +77,7 @@ def with_figures(
 
 def _read_texts(store: ArtifactStore, family: str, variant: str) -> dict[str, SubsetResponses]:
     scores = store.describe_input(store.scores_path(family, variant))
-    return read_response_table(*store.read_responses(family, variant), scores)
+    return read_response_table(*store.read_responses(family, variant, REFUSAL_COLUMNS), scores)
 
 
 def _read_pooled(

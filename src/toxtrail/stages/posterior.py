@@ -10,7 +10,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from toxtrail.analysis.annotator_agreement import counted_agreement
-from toxtrail.analysis.response_table import SubsetResponses, read_response_table
+from toxtrail.analysis.response_table import REFUSAL_COLUMNS, SubsetResponses, read_response_table
 from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.analysis.variant_rates import variant_posterior
 from toxtrail.backends.protocols import Assets
@@ -49,7 +49,7 @@ def _read_scores(
 ) -> tuple[InputFile, pa.Table, dict[str, SubsetResponses]]:
     scores = store.describe_input(store.scores_path(family, variant))
     rows = store.read_score_columns(family, variant, COLUMNS)
-    responses = store.read_responses(family, variant)
+    responses = store.read_responses(family, variant, REFUSAL_COLUMNS)
     return scores, rows, read_response_table(*responses, scores, count_languages=True)
 
 

@@ -171,10 +171,19 @@ class ArtifactStore:
         """Return columns of the score rows as arrays."""
         return _arrow_table(self.scores_path(family, variant), SCORE_SCHEMA, columns, SCORE_OPTIONS)
 
-    def read_responses(self, family: str, variant: str) -> tuple[pa.Table, InputFile]:
-        """Return the generation rows as arrays, and their input file."""
+    def read_responses(
+        self, family: str, variant: str, columns: Sequence[str]
+    ) -> tuple[pa.Table, InputFile, pa.Table | None]:
+        """Return the generation rows as arrays, their input file, and columns of the score rows as
+        arrays; None if the file of scores lacks one of them."""
         generations = self.describe_input(self.generations_path(family, variant))
-        return self.read_generation_columns(family, variant), generations
+        scores = self.read_score_columns(family, variant, columns)
+        has_all = set(columns) <= set(scores.column_names)
+        return (
+            self.read_generation_columns(family, variant),
+            generations,
+            scores if has_all else None,
+        )
 
     def read_family(
         self, family: str, variants: Sequence[str], columns: Sequence[str]

@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from toxtrail.backends.openai_api import client as client_module
 from toxtrail.backends.openai_api.client import Client
+from toxtrail.backends.scorers.guard import GuardScorer
+from toxtrail.backends.scorers.guard_prompt import GuardPrompt, refusal_prompt
 from toxtrail.backends.scorers.load import connect_scorer
 from toxtrail.backends.scorers.served_guard import listed_shares
 from toxtrail.config.scorer_kinds.served_guard import ServedGuardConfig
@@ -295,3 +297,39 @@ def test_the_servers_window_limits_the_input(connected, answers):
         assert served.environment["window"] == "64"
         assert max(len(body["prompt"]) for body in server.asked) <= 64
     assert scored.windows > 1
+
+
+def test_a_served_guard_is_asked_about_refusals_too(connected, answers, trained, tokenizer):
+    """The trained guard answers Safe or Unsafe to any question, which is enough here."""
+    asked = {
+        "refusal": {
+            "prefix": "Refusal:",
+            "answers": {"refused": [" Unsafe"], "answered": [" Safe"]},
+            "head": "refused",
+        },
+        "max_other": 0.9999,
+    }
+    texts, prompts = trained_texts()[:6], ["Go on."] * 6
+    prompt = refusal_prompt(tokenizer, options(**{**TWO, **asked}), 512, "g")
+    chosen = options(**{**TWO, **asked})
+    local = GuardScorer(
+        trained, GuardPrompt(tokenizer, chosen, 512, "g"), 0.9999, 2, 512, 4, None, prompt
+    ).score(texts, prompts)
+    with CompletionsServer(answers) as server:
+        scorer = connected(server, **asked).scorer
+        scored = scorer.score(texts, prompts)
+        real = server.answer
+        server.answer = lambda body: raising(Status(500))(real)(body) if "Refusal" in (
+            tokenizer.decode(body["prompt"])) else real(body)  # fmt: skip
+        (broken,) = scorer.score(texts[:1], prompts[:1])
+    known = [
+        (here, there)
+        for here, there in zip(local, scored, strict=True)
+        if there.refusal is not None
+    ]
+    assert known
+    for here, there in known:
+        assert there.refusal == pytest.approx(here.refusal, abs=UNCERTAIN)
+    assert broken.refusal is None
+    assert broken.is_temporary
+    assert not broken.error

@@ -12,7 +12,11 @@ from toxtrail.analysis.annotator_agreement import counted_agreement
 from toxtrail.analysis.comparison import compare_family, with_pooled
 from toxtrail.analysis.family import variant_pairs
 from toxtrail.analysis.pooled_estimates import rows_from_draws
-from toxtrail.analysis.response_table import NON_RESPONSE_STATES, read_response_table
+from toxtrail.analysis.response_table import (
+    NON_RESPONSE_STATES,
+    REFUSAL_COLUMNS,
+    read_response_table,
+)
 from toxtrail.analysis.score_table import COLUMNS, build_score_table
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
 from toxtrail.analysis.text_matching import match_texts
@@ -375,7 +379,9 @@ def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, An
     recorded = store.read_summary(folder)
     recorded_summary = store.read_results(VariantSummary, folder)
     texts = read_response_table(
-        *store.read_responses(variant_config.family, variant), store.describe_input(scores), True
+        *store.read_responses(variant_config.family, variant, REFUSAL_COLUMNS),
+        store.describe_input(scores),
+        True,
     )
     computed = estimate_variant_rates(
         table, texts, variant_identity(variant, variant_config), config.scoring.primary,
@@ -445,7 +451,8 @@ def _recompute_comparison(evidence: VerifyContext, family: str) -> tuple[Any, An
     }
     texts = {
         v: read_response_table(
-            *store.read_responses(family, v), store.describe_input(store.scores_path(family, v))
+            *store.read_responses(family, v, REFUSAL_COLUMNS),
+            store.describe_input(store.scores_path(family, v)),
         )
         for v in family_config.variants
     }

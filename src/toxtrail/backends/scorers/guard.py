@@ -9,7 +9,7 @@ the score: a model that wants to answer something else has given no score.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.protocols import ScoredText
-from toxtrail.backends.scorers.guard_prompt import GuardInput, GuardPrompt
+from toxtrail.backends.scorers.guard_prompt import GuardInput, GuardPrompt, RefusalPrompt
 from toxtrail.backends.scorers.sequence import (
     STRIDE,
     TOLERANCE,
@@ -80,7 +80,9 @@ def score_in_windows(
             return ScoredText({}, 0, None, prompt.problem(question, texts[number]))
         missing = next((answers.missing[row] for row in rows if row in answers.missing), None)
         if missing:
-            return ScoredText({}, len(rows), None, *missing)
+            return ScoredText(
+                {}, len(rows), error=missing.reason, is_temporary=missing.is_temporary
+            )
         values, heads = answers.values[rows], tuple(prompt.answers)
         (best,) = max_over_windows(heads, values[:, :-1], [0] * len(rows), 1, combination)
         other = float(values[:, -1].max())
@@ -89,6 +91,41 @@ def score_in_windows(
         )
 
     return [scored(number, rows) for number, rows in enumerate(windows)]
+
+
+def answer_shares(
+    logits: NDArray[np.float64], answers: Iterable[Sequence[int]]
+) -> NDArray[np.float64]:
+    """Return (row, answer and `other` last): each answer's share of the probability of all named
+    tokens, and the probability of all other tokens.
+
+    Args:
+        logits: (row, token).
+        answers: token ids of each answer.
+    """
+    named = np.stack([logsumexp(logits[:, list(ids)], axis=1) for ids in answers], axis=1)
+    total = logsumexp(named, axis=1, keepdims=True)
+    other = -np.expm1(np.minimum(total - logsumexp(logits, axis=1, keepdims=True), 0.0))
+    shares: NDArray[np.float64] = np.concatenate([np.exp(named - total), other], axis=1)
+    return shares
+
+
+def with_refusals(
+    scored: Sequence[ScoredText], answers: Sequence[ScoredText], head: str
+) -> list[ScoredText]:
+    """Return the scores with the answers of the same texts to the question about refusal; a text
+    without an answer has none.
+
+    Args:
+        head: the answer that means a refusal.
+    """
+    return [
+        one._replace(
+            refusal=None if answer.error else answer.heads[head],
+            is_temporary=one.is_temporary or answer.is_temporary,
+        )
+        for one, answer in zip(scored, answers, strict=True)
+    ]
 
 
 class GuardScorer:
@@ -106,6 +143,7 @@ class GuardScorer:
         window: int,
         batch_size: int,
         combination: HeadCombination | None = None,
+        refusal: RefusalPrompt | None = None,
     ) -> None:
         """Args:
         max_other: largest probability of tokens that no answer names.
@@ -116,9 +154,8 @@ class GuardScorer:
         self._model = model.train(mode=False)
         self._prompt, self._pad, self._window = prompt, pad, window
         self._batch_size, self._max_other = batch_size, max_other
-        self._combination = combination
+        self._combination, self._refusal = combination, refusal
         self.heads = tuple(prompt.answers)
-        self._columns = [np.array(ids) for ids in prompt.answers.values()]
         self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._linears = OneDnnLinears(None)
         self._stride = STRIDE
@@ -133,24 +170,37 @@ class GuardScorer:
         """Score each response, in order; a response that does not fit is scored in windows."""
         if not texts:
             return []
-        return score_in_windows(
-            self._prompt, texts, prompts,
-            lambda inputs: WindowAnswers(self._answers(inputs, self._stride), {}),
-            self._max_other, self._combination,
-        )  # fmt: skip
+        scored = self._ask(self._prompt, texts, prompts, self._combination)
+        if self._refusal is None:
+            return scored
+        answers = self._ask(self._refusal.prompt, texts, prompts, None)
+        return with_refusals(scored, answers, self._refusal.head)
 
-    def _answers(self, inputs: Sequence[GuardInput], stride: int) -> NDArray[np.float64]:
+    def _ask(
+        self,
+        prompt: GuardPrompt,
+        texts: Sequence[str],
+        prompts: Sequence[str] | None,
+        combination: HeadCombination | None,
+    ) -> list[ScoredText]:
+        def answer(inputs: Sequence[GuardInput]) -> WindowAnswers:
+            return WindowAnswers(self._answers(inputs, prompt), {})
+
+        return score_in_windows(prompt, texts, prompts, answer, self._max_other, combination)
+
+    def _answers(self, inputs: Sequence[GuardInput], prompt: GuardPrompt) -> NDArray[np.float64]:
         """Compute (input, answer and `other` last)."""
-        values = np.empty((len(inputs), len(self.heads) + 1))
+        values, stride = np.empty((len(inputs), len(prompt.answers) + 1)), self._stride
         lengths = [len(one.token_ids) for one in inputs]
         for batch in length_batches(lengths, stride, self._window, self._batch_size):
-            values[batch] = self._forward([inputs[i].token_ids for i in batch], stride)
+            logits = self._forward([inputs[i].token_ids for i in batch], stride)
+            values[batch] = answer_shares(logits, prompt.answers.values())
         if not np.isfinite(values).all():
             raise BackendError("The guard returned a logit that is not finite. Nothing was saved.")
         return values
 
     def _forward(self, rows: list[list[int]], stride: int) -> NDArray[np.float64]:
-        """Compute (row, answer and `other` last) for inputs of equal padded length."""
+        """Compute (row, token), the logits after inputs of equal padded length."""
         import torch
 
         width = padded_length(len(rows[0]), stride, self._window)
@@ -167,26 +217,14 @@ class GuardScorer:
             ).logits
             last = (lengths - 1 - (width - kept)).to(device)
             of_answer = logits[torch.arange(len(filled), device=device), last]
-            table = of_answer.double().cpu().numpy()[: len(rows)]
-        return self._shares(table)
-
-    def _shares(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return each answer's share of the probability of all named tokens, and the probability of
-        all other tokens.
-
-        Args:
-            logits: (row, token).
-        """
-        named = np.stack([logsumexp(logits[:, ids], axis=1) for ids in self._columns], axis=1)
-        total = logsumexp(named, axis=1, keepdims=True)
-        other = -np.expm1(np.minimum(total - logsumexp(logits, axis=1, keepdims=True), 0.0))
-        shares: NDArray[np.float64] = np.concatenate([np.exp(named - total), other], axis=1)
-        return shares
+            table: NDArray[np.float64] = of_answer.double().cpu().numpy()[: len(rows)]
+        return table
 
     def _probed(self, stride: int) -> NDArray[np.float64]:
         """Compute the answers to the probes, each in a separate forward pass."""
         probes = self._prompt.probes()
-        return np.concatenate([self._forward([one.token_ids], stride) for one in probes])
+        logits = np.concatenate([self._forward([one.token_ids], stride) for one in probes])
+        return answer_shares(logits, self._prompt.answers.values())
 
     @staticmethod
     def _same_as(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:

@@ -11,7 +11,7 @@ from toxtrail.backends.huggingface.weights.load import merge_adapter
 from toxtrail.backends.huggingface.weights.pretrained import load_base, load_tokenizer
 from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.guard import GuardScorer
-from toxtrail.backends.scorers.guard_prompt import GuardPrompt
+from toxtrail.backends.scorers.guard_prompt import GuardPrompt, refusal_prompt
 from toxtrail.backends.scorers.hf_classifier import check_files, converted_hashes, with_safetensors
 from toxtrail.backends.scorers.sequence import window_tokens
 from toxtrail.config.scorer_kinds.guard import GuardConfig, GuardQuestion
@@ -48,7 +48,7 @@ def load(config: GuardConfig, assets: Assets, device: str, batch_size: int) -> G
     pad = tokenizer.pad_token_id
     scorer = GuardScorer(
         model, prompt, config.max_other, 0 if pad is None else pad, window, batch_size,
-        config.combination,
+        config.combination, refusal_prompt(tokenizer, config, window, config.uri),
     )  # fmt: skip
     scorer.converted = converted_hashes(**loaded)
     return scorer

@@ -42,6 +42,26 @@ class GuardInput(NamedTuple):
     """Index of the text that the window belongs to."""
 
 
+class RefusalPrompt(NamedTuple):
+    """The question of a guard about refusal."""
+
+    prompt: GuardPrompt
+    head: str
+    """The answer that means a refusal."""
+
+
+def refusal_prompt(
+    tokenizer: PreTrainedTokenizerBase, options: GuardQuestion, window: int, name: str
+) -> RefusalPrompt | None:
+    """Return the question of a guard about refusal; None if it has none. See GuardPrompt."""
+    question = options.refusal
+    if question is None:
+        return None
+    asked = options.model_copy(update={"prefix": question.prefix, "answers": question.answers})
+    prompt = GuardPrompt(tokenizer, asked, window, f"{name}: refusal")
+    return RefusalPrompt(prompt, question.head)
+
+
 class GuardPrompt:
     """Renders and tokenizes the inputs of one guard model."""
 

@@ -10,7 +10,7 @@ configuration allows, the text has no score.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,9 +31,11 @@ from toxtrail.backends.scorers.guard import (
     NoAnswer,
     WindowAnswers,
     score_in_windows,
+    with_refusals,
 )
-from toxtrail.backends.scorers.guard_prompt import GuardInput, GuardPrompt
+from toxtrail.backends.scorers.guard_prompt import GuardInput, GuardPrompt, refusal_prompt
 from toxtrail.backends.scorers.sequence import window_tokens
+from toxtrail.config.scorer_kinds.base import HeadCombination
 from toxtrail.config.scorer_kinds.served_guard import ServedGuardConfig
 from toxtrail.errors import BackendError
 
@@ -52,22 +54,27 @@ UNCERTAIN = (
 known_heads = guard_model.known_heads
 
 
+class ServedQuestion(NamedTuple):
+    """A question of a guard on a server."""
+
+    prompt: GuardPrompt
+    answers: Mapping[str, Sequence[int | str]]
+    """Name -> its tokens as the server names them: ids, or texts."""
+
+
 class ServedGuard:
     """Scorer based on one guard model on a server."""
 
     def __init__(
         self,
         api: CompletionsApi,
-        prompt: GuardPrompt,
-        answers: Mapping[str, Sequence[int | str]],
+        question: ServedQuestion,
+        refusal: ServedQuestion | None,
         options: ServedGuardConfig,
     ) -> None:
-        """Args:
-        answers: name -> its tokens as the server names them: ids, or texts.
-        """
-        self._api, self._prompt, self._answers = api, prompt, answers
+        self._api, self._question, self._refusal = api, question, refusal
         self._options = options
-        self.heads = tuple(answers)
+        self.heads = tuple(question.answers)
 
     def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[ScoredText]:
         """Score each response, in order; a response that does not fit is scored in windows.
@@ -75,13 +82,29 @@ class ServedGuard:
         Raises:
             BackendError: the server rejects a request, or many in a row have no response.
         """
-        options = self._options
-        return score_in_windows(
-            self._prompt, texts, prompts, self._request, options.max_other, options.combination
-        )
+        scored = self._ask(self._question, texts, prompts, self._options.combination)
+        if self._refusal is None or self._options.refusal is None:
+            return scored
+        answers = self._ask(self._refusal, texts, prompts, None)
+        return with_refusals(scored, answers, self._options.refusal.head)
 
-    def _request(self, inputs: Sequence[GuardInput]) -> WindowAnswers:
-        values = np.full((len(inputs), len(self.heads) + 1), np.nan)
+    def _ask(
+        self,
+        question: ServedQuestion,
+        texts: Sequence[str],
+        prompts: Sequence[str] | None,
+        combination: HeadCombination | None,
+    ) -> list[ScoredText]:
+        def answer(inputs: Sequence[GuardInput]) -> WindowAnswers:
+            return self._request(inputs, list(question.answers.values()))
+
+        limit = self._options.max_other
+        return score_in_windows(question.prompt, texts, prompts, answer, limit, combination)
+
+    def _request(
+        self, inputs: Sequence[GuardInput], answers: Sequence[Sequence[int | str]]
+    ) -> WindowAnswers:
+        values = np.full((len(inputs), len(answers) + 1), np.nan)
         missing: dict[int, NoAnswer] = {}
         prompts = [one.token_ids for one in inputs]
         for number, reply in self._api.responses(prompts, [0] * len(prompts)):
@@ -89,7 +112,7 @@ class ServedGuard:
                 missing[number] = NoAnswer(reply, is_temporary=True)
                 continue
             top = reply.top_tokens or {}
-            shares = listed_shares(top, list(self._answers.values()))
+            shares = listed_shares(top, answers)
             if problem := self._problem(shares, len(top)):
                 missing[number] = NoAnswer(problem, is_temporary=False)
             else:
@@ -185,35 +208,49 @@ def connect(
     options = [(terms, api(terms, None)) for terms in formats]
     terms, first = find_format(client, options, probe.token_ids, name, listed)
     by_text = any(isinstance(token, str) for token in first.top_tokens or {})
-    answers = _by_text(prompt, tokenizer, config.uri) if by_text else prompt.answers
+    name_tokens = _token_texts(tokenizer, config.uri) if by_text else None
+
+    def question(prompt: GuardPrompt) -> ServedQuestion:
+        answers = name_tokens(prompt.answers) if name_tokens else prompt.answers
+        return ServedQuestion(prompt, answers)
+
     environment = {
         **server_environment(client, name, listed, terms, first),
         "tokens_named_by": "text" if by_text else "id",
         "top_tokens": str(terms.top_tokens),
         "window": str(window),
     }
-    scorer = ServedGuard(api(terms, first.model), prompt, answers, config)
+    refusal = refusal_prompt(tokenizer, config, window, config.uri)
+    asked = question(refusal.prompt) if refusal else None
+    scorer = ServedGuard(api(terms, first.model), question(prompt), asked, config)
     return ConnectedGuard(scorer, environment, client.masked(listed.says_of(name)))
 
 
-def _by_text(
-    prompt: GuardPrompt, tokenizer: PreTrainedTokenizerBase, name: str
-) -> dict[str, list[int | str]]:
-    """Return the texts of each answer's tokens.
+TokenNames = dict[str, list[int | str]]
+
+
+def _token_texts(
+    tokenizer: PreTrainedTokenizerBase, name: str
+) -> Callable[[Mapping[str, Sequence[int]]], TokenNames]:
+    """Return a function that replaces the token ids of answers with their texts.
 
     Raises:
-        BackendError: another token has the same text.
+        BackendError: (the function) another token has the same text.
     """
     texts = tokenizer.batch_decode(
         [[token] for token in range(len(tokenizer))], clean_up_tokenization_spaces=False
     )
     count = Counter(texts)
-    for answer, tokens in prompt.answers.items():
-        for token in tokens:
-            if count[texts[token]] > 1:
-                raise BackendError(
-                    f"{name}: the server names tokens by their text, and {count[texts[token]]} "
-                    f"tokens have the text {texts[token]!r} of answers.{answer}. Use a server that "
-                    "names them by id: vLLM, or llama.cpp."
-                )
-    return {answer: [texts[token] for token in tokens] for answer, tokens in prompt.answers.items()}
+
+    def text_of(answer: str, token: int) -> str:
+        if count[texts[token]] > 1:
+            raise BackendError(
+                f"{name}: the server names tokens by their text, and {count[texts[token]]} "
+                f"tokens have the text {texts[token]!r} of answers.{answer}. Use a server that "
+                "names them by id: vLLM, or llama.cpp."
+            )
+        return str(texts[token])
+
+    return lambda answers: {
+        answer: [text_of(answer, token) for token in tokens] for answer, tokens in answers.items()
+    }

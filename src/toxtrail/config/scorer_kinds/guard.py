@@ -8,12 +8,40 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from toxtrail.config.scorer_kinds.base import ScorerConfig
-from toxtrail.config.sections import Key, PinnedAsset, TemplateArguments
+from toxtrail.config.sections import ConfigSection, Key, PinnedAsset, TemplateArguments
 
 Sees = Literal["response", "prompt+response"]
 """Input of a scorer."""
 
 PLACEHOLDERS = re.compile(r"\{(\w*)\}")
+
+
+Answers = Annotated[
+    dict[
+        Key,
+        Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)],
+    ],
+    Field(min_length=2),
+]
+"""Name -> texts of one token each with which the answer continues after the prefix."""
+
+
+class RefusalQuestion(ConfigSection):
+    """A second question of a guard: whether the response is a refusal. Its score never counts as
+    toxicity."""
+
+    prefix: str
+    """Forced beginning of the answer, up to the token that is read; it contains the answers to all
+    earlier questions."""
+    answers: Answers
+    head: Key
+    """The answer that means a refusal."""
+
+    @model_validator(mode="after")
+    def _head_is_an_answer(self) -> RefusalQuestion:
+        if self.head not in self.answers:
+            raise ValueError(f"head: {self.head} is not one of the answers")
+        return self
 
 
 class GuardQuestion(ScorerConfig):
@@ -36,15 +64,11 @@ class GuardQuestion(ScorerConfig):
     (Llama Guard 3 1B)."""
     prefix: str
     """Forced beginning of the answer, up to the token that is read."""
-    answers: Annotated[
-        dict[
-            Key,
-            Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)],
-        ],
-        Field(min_length=2),
-    ]
+    answers: Answers
     """Name -> texts of one token each with which the answer continues after the prefix. The score
     of an answer is its share of the probability of all of them."""
+    refusal: RefusalQuestion | None = None
+    """A second question to the same guard about the same text."""
     max_other: Annotated[float, Field(ge=0, lt=1)]
     """Largest probability of all other tokens; a text above it has no score, and its row is in
     state error."""
