@@ -29,8 +29,8 @@ Responses = Mapping[str, SubsetResponses]
 def refusal_rows(
     responses: Responses, variant: VariantIdentity, config: PosteriorConfig
 ) -> list[RefusalRow]:
-    """Return one row for each guard that is asked about refusals, for all subsets together and for
-    each."""
+    """Return one row for each guard with a question about refusals, for all subsets together and
+    for each."""
     return [
         _refusal_row(variant, scorer, subset, parts, config)
         for scorer in _guards(responses)

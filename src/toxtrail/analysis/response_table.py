@@ -94,7 +94,7 @@ class SubsetResponses(NamedTuple):
     clusters: Mapping[str, str]
     """Prompt -> cluster, for prompts that have one."""
     refusals: Mapping[str, GuardRefusals]
-    """Scorer -> its answers, for guards that are asked about refusals."""
+    """Scorer -> its answers, for guards with a question about refusals."""
     language: str | None = None
     """Language of the prompts as `identify_language` returns it; None if it is not declared or
     cannot be identified. Then `shares` and `flag_counts` lack the flags that need it."""
@@ -152,7 +152,7 @@ def build_response_table(
     Args:
         unit: of the lengths.
         count_languages: whether to identify the language of every text.
-        guards: scorers that are asked about refusals.
+        guards: scorers with a question about refusals.
         refusals: REFUSAL_COLUMNS of the score rows; None if no text has an answer about refusals.
     """
     table = (

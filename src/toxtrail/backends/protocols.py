@@ -245,7 +245,7 @@ class ScoredText(NamedTuple):
     error: str = ""
     """Why the text has no score; empty if it has one."""
     refusal: float | None = None
-    """Probability that the text is a refusal, of a scorer that is asked about it and answered."""
+    """Probability that the text is a refusal, of a guard that answered a question about it."""
     is_temporary: bool = False
     """Whether another run may give it a score, because a server did not give one."""
 

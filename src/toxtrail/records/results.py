@@ -590,8 +590,8 @@ TABLES: Mapping[str, type] = {
 OPTIONAL_TABLES = frozenset(
     {"refusals", "refusal_pairs", "agreement", "agreement_pairs", "recipes", "doses", "slopes"}
 )
-"""Tables that only some families have: with several scorers, recipes, doses, or a guard that is
-asked about refusals."""
+"""Tables that only some families have: with several scorers, recipes, doses, or a guard with
+a question about refusals."""
 
 
 # --- the pooled model -------------------------------------------------------------------------

@@ -154,8 +154,8 @@ class Score(NamedTuple):
     error: str | None = None
     """Why a text has no score, if the scorer failed."""
     refusal: float | None = None
-    """Probability that the text is a refusal, in [0, 1], of a scorer that is asked about it; None
-    if it gave no answer. It is no toxicity."""
+    """Probability that the text is a refusal, in [0, 1], of a guard with a question about it;
+    None if it gave no answer. It never counts as toxicity."""
 
     @property
     def key(self) -> tuple[str, int, str]:

@@ -179,7 +179,7 @@ def behaviour_differences(view: ComparisonView) -> Table:
 
 
 def refusals(view: ComparisonView) -> Table:
-    """Return the refusals by each guard that is asked about them, beside those by phrases."""
+    """Return the refusals by each guard with a question about them, beside those by phrases."""
     title = "Refusals by a guard and by phrases, on the texts that the guard answered"
     return build_table(title, REFUSAL_FIELDS, view.select(view.summary.refusals))
 

@@ -408,7 +408,7 @@ def thought_notes(view: ComparisonView) -> list[str]:
 
 
 def refusal_notes(view: ComparisonView) -> list[str]:
-    """Return how refusals by a guard are counted; empty if no guard is asked about them."""
+    """Return how refusals by a guard are counted; empty if no guard has a question about them."""
     guards = dict.fromkeys(row.scorer for row in view.summary.refusals)
     if not guards:
         return []
@@ -422,7 +422,7 @@ def refusal_notes(view: ComparisonView) -> list[str]:
         "probability of at least .5. Its rate, that of the phrases and their agreement (Cohen's "
         "kappa, texts as independent) are of the texts that it answered"
         + (f"; without an answer: {missing}." if missing else ".")
-        + " They are no part of a toxicity rate."
+        + " They do not count for a toxicity rate."
     ]
 
 
