@@ -121,14 +121,15 @@ def read_response_table(
     Raises:
         DataError: the scores belong to other generations.
     """
-    recorded = scores.manifest.inputs.get("generations") if scores.manifest else None
-    if recorded is None or recorded.sha256 != generations.sha256:
+    manifest = scores.manifest
+    recorded = manifest.inputs.get("generations") if manifest else None
+    if manifest is None or recorded is None or recorded.sha256 != generations.sha256:
         raise DataError(
             f"{scores.path} scores other texts than {generations.path} "
             "contains now. Run `dvc repro` to bring both up to date."
         )
     from_file = generations.manifest is not None and "texts" in generations.manifest.params
-    guards = [k for k, v in scores.manifest.params["scorers"].items() if "refusal" in v]
+    guards = [k for k, v in manifest.params["scorers"].items() if "refusal" in v]
     unit = "words" if from_file else "tokens"
     return build_response_table(rows, unit, count_languages, guards, refusals)
 

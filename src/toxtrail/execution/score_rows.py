@@ -204,7 +204,7 @@ def score_checked(requests: Sequence[ScoringRequest], scorer: NamedScorer) -> li
         )
     for text, result in zip(texts, scored, strict=True):
         optional = {"other": result.other, "refusal": result.refusal}
-        values = result.heads | {k: v for k, v in optional.items() if v is not None}
+        values = {**result.heads, **{k: v for k, v in optional.items() if v is not None}}
         for head, value in values.items():
             if not 0 <= value <= 1:
                 raise BackendError(
