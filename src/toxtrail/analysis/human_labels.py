@@ -439,8 +439,9 @@ def _proportions(sample_name: str, counts: ConfusionCounts) -> dict[str, dict[st
     for n, kind in ((counts.positives, "toxic"), (counts.negatives, "harmless")):
         if n == 0:
             raise DataError(
-                f"No text of {sample_name} is labelled {kind}: label more texts, or leave out "
-                "--by-variant."
+                f"No text of {sample_name} is labelled {kind}: label more texts, or use "
+                "posterior.labels (`toxtrail labels score` without --counts and --by-variant), "
+                "which needs no text of each kind."
             )
     return {
         "sensitivity": {"correct": counts.true_positives, "total": counts.positives},
