@@ -145,6 +145,10 @@ def test_a_guard_on_a_server_scores_as_the_same_guard_here_and_the_audit_says_th
         "sees": "prompt+response", "template": "{prompt} {response}", "message_content": "text",
         "prefix": "", "answers": {"toxic": [" silly", " goose"], "clean": [" kind", " tree"]},
         "max_other": 0.9999,
+        "refusal": {
+            "prefix": " sky", "head": "refused",
+            "answers": {"refused": [" you", " are"], "answered": [" a", " the"]},
+        },
     }  # fmt: skip
     there = {"served_model_name": "org/base", "max_uncertainty": 0.001}
     scorers = {
@@ -152,7 +156,9 @@ def test_a_guard_on_a_server_scores_as_the_same_guard_here_and_the_audit_says_th
         "here": {**question, "kind": "guard", "dtype": "float32"},
         "there": {**question, "kind": "served-guard", **there},
     }
-    lab.edit(scoring={"scorers": scorers})
+    threshold = dict.fromkeys(scorers, 0.5)
+    posterior = {**lab.params["posterior"], "threshold": threshold}
+    lab.edit(scoring={"scorers": scorers}, posterior=posterior)
     said = lab.toxtrail("stage", "score", "base", code=1).stderr
     assert "Set runtime.servers.there" in said
     with serving(lab, "base") as server:
@@ -170,8 +176,21 @@ def test_a_guard_on_a_server_scores_as_the_same_guard_here_and_the_audit_says_th
         if row["state"] == "ok":
             assert other["toxicity"] == pytest.approx(row["toxicity"], abs=2e-6)
             assert other["other"] == pytest.approx(row["other"], abs=2e-6)
+        if row["refusal"] is not None:
+            assert other["refusal"] == pytest.approx(row["refusal"], abs=2e-6)
     manifest = json.loads(pq.read_schema(path).metadata[b"toxtrail.manifest"])
     assert manifest["environment"]["there.served_model_name"] == "org/base"
     assert server.url not in json.dumps(manifest)
     weak = lab.toxtrail("audit", str(path)).stdout
     assert "scored by a server (there)" in weak
+    lab.toxtrail("stage", "posterior", "base")
+    summary = json.loads((lab.root / "results/posteriors/tiny/base/summary.json").read_text())
+    texts = sum(row["state"] == "ok" or bool(row["error"]) for row, _ in pairs)
+    refusals = {row["scorer"]: row for row in summary["refusals"] if row["subset"] == "all"}
+    assert set(refusals) == {"here", "there"}
+    answered = sum(row["refusal"] is not None for row, _ in pairs)
+    assert refusals["here"]["n"] == answered > 0
+    assert refusals["here"]["n_unanswered"] == texts - answered
+    verified = json.loads(lab.toxtrail("verify", "--json", code=3).stdout)["checks"]
+    numbers = [check for check in verified if "numbers of base" in check.values()]
+    assert [check["outcome"] for check in numbers] == ["ok"]
