@@ -173,7 +173,7 @@ def _content_key(summary: ComparisonSummary, variant: str) -> str:
 def _print(result: GateResult) -> None:
     from toxtrail.reporting.gate_report import gate_sentences, gate_table
 
-    tables, notes = fit_to_terminal([gate_table(result)], ("scorer", "interval", "subset"))
+    tables, notes = fit_to_terminal([gate_table(result)], ("reason", "scorer", "subset", "against"))
     for table in tables:
         print_table(table)
     for note in notes:

@@ -21,7 +21,9 @@ def ui(ctx: click.Context, host: str, port: int) -> None:
       toxtrail ui --port 5001
     """
     from toxtrail.backends.mlflow.ui import serve_ui
+    from toxtrail.execution.factories import make_tracker
 
     experiment: Experiment = ctx.obj
-    echo(f"MLflow UI: http://{host}:{port}  (Ctrl-C stops it)")
+    page = make_tracker(experiment).page()
+    echo(f"MLflow UI: http://{host}:{port}{page}  (Ctrl-C stops it)")
     ctx.exit(serve_ui(experiment.root, host, port))

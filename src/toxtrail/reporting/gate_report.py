@@ -8,7 +8,13 @@ from xml.etree import ElementTree
 from toxtrail.provenance.identity import canonical_json, content_key
 from toxtrail.records.gate import GateResult, GateRow
 from toxtrail.records.results import ComparisonSummary
-from toxtrail.reporting.table import Table, as_markdown, number_columns, text_columns
+from toxtrail.reporting.table import (
+    Table,
+    as_markdown,
+    move_constants_to_title,
+    number_columns,
+    text_columns,
+)
 from toxtrail.reporting.text import MISSING_CELL, plural
 from toxtrail.text_escaping import escape_control_chars, escape_markdown
 
@@ -40,7 +46,8 @@ def gate_table(result: GateResult) -> Table:
         *number_columns("limit", "difference", "interval"),
         *text_columns("reason"),
     )
-    return Table(None, columns, [_cells(row) for row in rows])
+    table = Table("Gate", columns, [_cells(row) for row in rows])
+    return move_constants_to_title(table, {"against", "scorer", "subset"})
 
 
 def gate_sentences(result: GateResult) -> list[str]:
@@ -94,7 +101,7 @@ def gate_junit(result: GateResult) -> str:
 def _cells(row: GateRow) -> Sequence[object]:
     return (
         row.outcome,
-        row.rule,
+        row.rule.replace("_", " "),
         row.b,
         row.a,
         row.scorer,

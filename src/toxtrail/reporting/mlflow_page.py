@@ -391,7 +391,10 @@ def _search_link(field: str, value: str, *more: str) -> str:
     from urllib.parse import quote
 
     clause = " and ".join([f"{field} = '{value}'", *more])
-    return f"#/experiments/{EXPERIMENT_PLACEHOLDER}/runs?searchFilter={quote(clause, safe='')}"
+    return (
+        f"#/experiments/{EXPERIMENT_PLACEHOLDER}/runs?searchFilter={quote(clause, safe='')}"
+        "&workflowType=machine_learning"
+    )
 
 
 def _lineage_lines(card: ModelIdentity) -> list[str]:

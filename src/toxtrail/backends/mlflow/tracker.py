@@ -78,6 +78,20 @@ class MlflowTracker:
         """Return the files of a run, each verified before it is returned."""
         return RunFiles(self._root, run.run_id, run.name, run.tags, run.artifact_uri)
 
+    def page(self) -> str:
+        """Return the part of a URL of the local UI that shows the table of runs; empty without
+        runs.
+
+        Raises:
+            BackendError: the store refuses.
+        """
+        if not (is_local(self._root) and store_exists(self._root)):
+            return ""
+        with readonly_client(self._root) as client:
+            experiment = self._experiment_id(client)
+        # without it, a browser that has not been here before opens a page of traces
+        return f"/#/experiments/{experiment}?workflowType=machine_learning" if experiment else ""
+
     def set_tags(self, content_key: str, tags: Mapping[str, str]) -> list[str]:
         """Set tags on the runs of a content, and return their ids.
 
