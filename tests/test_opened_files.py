@@ -46,7 +46,7 @@ PERMITTED = {
     ("scaffold.py", "(TEMPLATE_DIR / 'requirements.txt').read_bytes"): "of the package",
     ("scaffold.py", "(TEMPLATE_DIR / model).read_bytes"): "of the package",
     ("scaffold.py", "path.read_bytes"): "of the package",
-    ("scaffold.py", "preset_path(preset).read_bytes"): "of the package",
+    ("scaffold.py", "preset_path(preset).read_text"): "of the package",
     (
         "reporting/html_report.py",
         "files('toxtrail').joinpath(f'templates/{name}').read_text",
