@@ -43,6 +43,7 @@ OTHER_VALUES = {
     "template_arguments": {"risk": "x"}, "message_content": "parts", "prefix": " ",
     "answers": {"yes": ["yes", "Yes"], "no": ["no"]}, "max_other": 0.2, "dtype": "bfloat16",
     "languages": ["de"], "served_model_name": "h", "max_uncertainty": 0.2,
+    "refusal": {"prefix": "Refusal:", "answers": {"yes": ["yes"], "no": ["no"]}, "head": "yes"},
 }  # fmt: skip
 """Another value of every option of every kind."""
 JSON = st.recursive(

@@ -83,6 +83,7 @@ SCORES = st.builds(
     st.none() | TEXT,
     st.none() | st.floats(0, 1),
     st.none() | TEXT,
+    st.none() | st.floats(0, 1),
 ).map(lambda row: row if row.state == "ok" else row._replace(toxicity=None))
 
 
@@ -272,6 +273,7 @@ GOOD_GENERATION = Generation("p", 0, "s", "ok", "text", (1, 2), 3, "length", "")
         {"state": "OK"}, {"state": ""}, {"state": "error"}, {"toxicity": None}, {"toxicity": 1.5},
         {"toxicity": float("nan")}, {"toxicity": -0.1}, {"heads": {"toxic": 2.0}},
         {"heads": {"toxic": float("inf")}}, {"other": float("nan")}, {"other": 1.5},
+        {"refusal": 1.5},
     ],
     ids=str,
 )  # fmt: skip
