@@ -329,7 +329,7 @@ def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
 def origin_caveats(manifest: Manifest) -> tuple[str, ...]:
     """Return a caveat if a server or a file, not verified local weights, gave texts or scores."""
     if manifest.kind == "score":
-        scorers = manifest.params["scorers"].items()
+        scorers = manifest.params.get("scorers", {}).items()
         served = [name for name, values in scorers if "served_model_name" in values]
         return (SERVED_SCORES.format(", ".join(served)),) if served else ()
     if manifest.kind != "generate":
