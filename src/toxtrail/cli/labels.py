@@ -178,7 +178,8 @@ def score(
         }
         print_json({**about, **params})
         return
-    _print_agreement(name, len(human), agreements, unlike)
+    threshold = config.posterior.threshold_of(name)
+    _print_agreement(f"{name} at {threshold:g}", len(human), agreements, unlike)
     if read.agreement:
         echo(annotation_sentence(read.agreement))
     if read.unlabelled:
