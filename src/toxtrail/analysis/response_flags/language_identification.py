@@ -7,7 +7,7 @@ Closely related languages are one group, because short texts do not distinguish 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -48,19 +48,27 @@ LABELS = {
 """Language of BCP 47 -> py3langid's label, where they differ."""
 
 _GROUP = {label: group[0] for group in GROUPS for label in group}
-_NOT_WORDS = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\S+://\S+|www\.\S+|\S+@\S+|[\d_]", re.S)
-"""Code, URLs, e-mail addresses and digits."""
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
+_DIGITS = re.compile(r"[\d_]")
 
 
 @lru_cache(maxsize=2**16)
 def identify_language(text: str) -> str | None:
     """Return the language of a text, or the group that it is in; None if the text is too short, not
     language, or its language is not clear."""
-    words = " ".join(_NOT_WORDS.sub(" ", text).split())
+    words = " ".join(_DIGITS.sub(" ", " ".join(_words(text))).split())
     if len("".join(filter(str.isalpha, words)).encode()) < MIN_LETTERS:
         return None
     language, probability = _identifier().most_probable(words)
     return None if probability < MIN_PROBABILITY or language == NOT_LANGUAGE else language
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield the words without code, URLs and e-mail addresses."""
+    for word in _CODE.sub(" ", text).split():
+        is_address = 0 < word.find("@") < len(word) - 1
+        if not (is_address or "://" in word or "www." in word):
+            yield word
 
 
 @cache
