@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from toxtrail.audit.lineage.result_diff import SECTIONS, diff_results, unchanged_sections
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import InputFile
+from toxtrail.provenance.identity import (
+    Adapter,
+    BaseWeights,
+    InputFile,
+    ModelIdentity,
+    TrainingRecord,
+)
 
 
 def summary(threshold=0.5, torch="2.13.0", prompts="a", rate=0.25):
@@ -65,3 +71,30 @@ def test_where_two_runs_were_made_is_told_by_their_tags():
 def test_the_texts_that_a_scorer_is_tried_on_are_not_shown():
     other = summary(rate=0.5)
     assert "rude" not in str(diff_results(summary(), other, {}, {}))
+
+
+def fine_tune(key, steps):
+    """A result of a fine-tune of its own name."""
+    base = BaseWeights(
+        uri="file:base", resolved="r", sha256="1" * 64, files=(), converted=(), architecture="L",
+        parameters=7, stored_dtype="float32", quantization=None, license=None,
+        tokenizer_sha256="3" * 64, chat_template_sha256=None,
+    )  # fmt: skip
+    training = TrainingRecord(
+        parent_fingerprint="4" * 64, data_uri="file:data.jsonl", data_sha256="5" * 64, examples=9,
+        cut_examples=0, recipe={"max_steps": steps, "seed": 1}, final_loss=1.5, steps=steps,
+        code_sha256="6" * 64, environment={},
+    )  # fmt: skip
+    adapter = Adapter(
+        key=key, uri=None, resolved=None, sha256="7" * 64, files=(), training=training
+    )
+    model = ModelIdentity(key=key, base=base, adapters=(adapter,))
+    made = manifest_of("generate", key, {}, {}, {}, model=model)
+    return {"kind": "posterior", "rates": [], "manifest": made.to_json()}
+
+
+def test_two_fine_tunes_are_compared_setting_by_setting():
+    found = diff_results(fine_tune("one", 3), fine_tune("two", 4), {}, {})
+    assert [(one.field, one.a, one.b) for one in found if one.section in ("params", "data")] == [
+        ("adapter 1: finetune.max_steps", "3", "4")
+    ]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from toxtrail.provenance.identity import (
     Manifest,
     ModelIdentity,
+    TrainingRecord,
     canonical_json,
     flatten_dict,
     shown_params,
@@ -90,10 +91,9 @@ def _params(nodes: Sequence[Manifest], alone: bool) -> dict[str, str]:
         for name, value in flatten_dict(shown_params(node.params)).items():
             if not name.endswith(".golden"):  # texts that a scorer is tried on
                 values.setdefault(f"{prefix}{name}", str(value))
-        for adapter in node.model.adapters if node.model else ():
-            if adapter.training:
-                recipe = flatten_dict({f"finetune {adapter.key}": adapter.training.recipe})
-                values |= {name: str(value) for name, value in recipe.items()}
+        for adapter_name, training in _trainings(node.model, alone).items():
+            recipe = flatten_dict({f"{adapter_name}: finetune": training.recipe})
+            values |= {name: str(value) for name, value in recipe.items()}
     return values
 
 
@@ -101,14 +101,21 @@ def _data(nodes: Sequence[Manifest], cards: Mapping[str, ModelIdentity]) -> dict
     prompts = [node.inputs["prompts"] for node in nodes if "prompts" in node.inputs]
     facts = {"prompts sha256": ", ".join(sorted({source.sha256[:16] for source in prompts}))}
     for card in cards.values():
-        for adapter in card.adapters:
-            if adapter.training:
-                training = adapter.training
-                facts[f"{adapter.key}: training data"] = (
-                    f"{training.data_uri} {training.data_sha256[:16]}"
-                )
-                facts[f"{adapter.key}: examples"] = str(training.examples)
+        for name, training in _trainings(card, len(cards) <= 1).items():
+            facts[f"{name}: training data"] = f"{training.data_uri} {training.data_sha256[:16]}"
+            facts[f"{name}: examples"] = str(training.examples)
     return facts
+
+
+def _trainings(card: ModelIdentity | None, alone: bool) -> dict[str, TrainingRecord]:
+    """Return the adapters that were trained here: by number, as in the section weights, so that two
+    fine-tunes have the same fields; by name among several models."""
+    adapters = enumerate(card.adapters if card else (), start=1)
+    return {
+        f"adapter {number}" if alone else adapter.key: adapter.training
+        for number, adapter in adapters
+        if adapter.training
+    }
 
 
 def _weights(card: ModelIdentity) -> dict[str, str]:
