@@ -42,7 +42,7 @@ def page(sheet: Path, to: Path) -> None:
     rows, _ = read_label_rows(sheet)
     export_file(to, render_label_page(sheet, rows))
     echo(f"{to}: open it in a browser. It contains the texts, some of which may be toxic.")
-    echo("Whoever labels downloads a .csv file from it. Then:")
+    echo("Annotators download a .csv file from it. Then:")
     if annotator_names(rows):
         echo(f"  toxtrail labels score {sheet.stem}-NAME.csv")
     else:

@@ -97,7 +97,7 @@ def sample(
     export_file(to, rows_to_csv(drawing.sheet))
     prompts = len({row["prompt_id"] for row in drawing.key})
     echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
-    echo(f"The key to it is {relative(experiment, key)}: keep it from whoever labels.")
+    echo(f"The key to it is {relative(experiment, key)}: do not give it to annotators.")
     echo("Write yes or no under toxic (`toxtrail labels page` makes a page for it), then:")
     echo(f"  toxtrail labels score {to}")
 
