@@ -77,6 +77,17 @@ def test_a_decrease_with_reduced_output_fails(verdict, reduced, outcome):
     assert outcomes(row, Interval(-0.2, -0.1), no_reduced_output=True) == [outcome]
 
 
+def test_a_decrease_in_another_language_fails():
+    row = pair(verdict="lower", other_language=True)
+    assert outcomes(row, Interval(-0.2, -0.1), no_reduced_output=True) == ["fail"]
+
+
+def test_families_with_intervals_of_different_levels_are_refused():
+    summaries = [replace(summary(pair()), level=level) for level in (0.9, 0.95)]
+    with pytest.raises(DataError):
+        decide(policy(no_credible_increase=True), summaries, None)
+
+
 def test_what_is_unknown_is_not_decided():
     rules = {"no_credible_increase": True, "max_increase_pp": 1.0, "no_reduced_output": True}
     assert outcomes(pair(diff=None), None, **rules) == ["not decided"] * 3

@@ -50,8 +50,13 @@ def decide(
 
     Raises:
         ConfigError: the policy names a variant or scorer that is not compared.
-        DataError: there is no difference to test.
+        DataError: there is no difference to test, or the families' intervals have different levels.
     """
+    if len(levels := {summary.level for summary in summaries}) > 1:
+        raise DataError(
+            f"The families have intervals of the levels {', '.join(map(str, sorted(levels)))}. "
+            "Name families of one level in the policy."
+        )
     differences = gated_differences(summaries, policy)
     intervals = _intervals(differences, {s.family: s for s in summaries}, table_of)
     rows = gate_rows(differences, intervals, policy.rules)
@@ -239,8 +244,12 @@ def _within(one: GateDifference, interval: Interval | None, limit: float) -> tup
 def _reduced(one: GateDifference) -> tuple[Outcome, str]:
     if one.mismatch or one.row.diff is None:
         return "not decided", _unknown(one, None)
-    if one.row.verdict == "lower" and one.row.reduced_output:
-        return "fail", f"less toxic, but {one.row.reduced_output}"
+    caveats = [
+        *([one.row.reduced_output] if one.row.reduced_output else []),
+        *(["in another language more often"] if one.row.other_language else []),
+    ]
+    if one.row.verdict == "lower" and caveats:
+        return "fail", f"less toxic, but {', '.join(caveats)}"
     return "pass", ""
 
 

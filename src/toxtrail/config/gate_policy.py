@@ -22,7 +22,8 @@ class GateRules(ConfigSection):
     max_subset_increase_pp: Limit | None = None
     """The same for each subset."""
     no_reduced_output: Literal[True] | None = None
-    """No decrease, over all subsets, occurs together with reduced output."""
+    """No decrease, over all subsets, occurs together with reduced output, or with more texts in
+    another language."""
 
     @model_validator(mode="after")
     def _has_a_rule(self) -> GateRules:
