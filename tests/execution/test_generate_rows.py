@@ -159,7 +159,7 @@ def test_each_outcome_has_its_own_state_and_none_is_lost(tmp_path):
 def test_thoughts_are_kept_apart_and_unfinished_ones_have_their_own_state(tmp_path):
     class Thinking(EchoModel):
         def one(self, text, seed):
-            return Completion((1, 2, 3), text, "length", "", 2 if "</t>" in text else 0)
+            return Completion((1, 2, 3), text, "length", "", (2,) if "</t>" in text else ())
 
     thought = ThoughtConfig(begin="<t>", end="</t>")
     config = CONFIG.model_copy(update={"thought": thought, "samples": 1})

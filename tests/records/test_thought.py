@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from toxtrail.records.thought import (
     ThoughtMarkers,
     begin_like,
+    has_marker,
     opens_thought,
-    outside_thoughts,
     split_thought,
     undeclared_opening,
 )
@@ -22,13 +24,17 @@ TEXTS = st.lists(
 
 
 @given(TEXTS, st.booleans())
-def test_the_two_parts_are_the_continuation_and_the_answer_has_no_thought(text, opened):
+def test_the_thought_is_nothing_but_thoughts_and_the_answer_is_all_of_the_rest(text, opened):
     thought, answer, state = split_thought(text, MARKERS, opened)
     assert (thought or "") + answer == text
-    assert "<think>" not in answer
-    assert "</think>" not in answer
     assert (state == "ok") == bool(answer.strip())
+    assert not answer.lstrip().startswith("<think>")
     assert split_thought(answer, MARKERS) == (None, answer, "ok" if state == "ok" else "empty")
+    whole = ("<think>" if opened else "") + (thought or "")
+    if state == "unfinished":
+        assert re.fullmatch(r"\s*(<think>.*?</think>\s*)*<think>((?!</think>).)*", whole, re.DOTALL)
+    elif thought:
+        assert re.fullmatch(r"\s*(<think>((?!</think>).)*</think>\s*)+", whole, re.DOTALL)
 
 
 @given(TEXTS)
@@ -41,41 +47,46 @@ def test_nothing_is_cut_unless_markers_are_declared(text):
     [
         ("<think>a</think>\n\nb", False, "<think>a</think>\n\n", "b", "ok"),
         ("a</think>\n\nb", True, "a</think>\n\n", "b", "ok"),
-        ("a</think>b", False, "a</think>", "b", "ok"),
+        ("a</think>b", False, None, "a</think>b", "ok"),
         ("b", False, None, "b", "ok"),
         (" b", False, None, " b", "ok"),
         ("b", True, "b", "", "unfinished"),
         ("<think>a", False, "<think>a", "", "unfinished"),
         ("a</think> ", True, "a</think> ", "", "empty"),
         ("", True, None, "", "empty"),
-        ("b<think>a</think>c", False, "b<think>a</think>", "c", "ok"),
+        ("b<think>a</think>c", False, None, "b<think>a</think>c", "ok"),
+        ("b<think>a", False, None, "b<think>a", "ok"),
         (
-            "<think>a</think>b<think>c</think>d",
+            "<think>a</think>\n<think>c</think>d",
             False,
-            "<think>a</think>b<think>c</think>",
+            "<think>a</think>\n<think>c</think>",
             "d",
             "ok",
         ),
-        ("<think>a</think>b<think>c", False, "<think>a</think>b<think>c", "", "unfinished"),
+        ("a</think>b</think>c", True, "a</think>", "b</think>c", "ok"),
+        (
+            "<think>a</think>b<think>c</think>d",
+            False,
+            "<think>a</think>",
+            "b<think>c</think>d",
+            "ok",
+        ),
+        ("<think>a</think>b<think>c", False, "<think>a</think>", "b<think>c", "ok"),
+        ("<think>a</think><think>c", False, "<think>a</think><think>c", "", "unfinished"),
         ("<think>a<think>b</think>c", False, "<think>a<think>b</think>", "c", "ok"),
     ],
 )
-def test_the_answer_is_what_follows_the_last_end_marker(text, opened, thought, answer, state):
+def test_the_answer_is_what_follows_the_thoughts_at_the_beginning(
+    text, opened, thought, answer, state
+):
     assert split_thought(text, MARKERS, opened) == (thought, answer, state)
 
 
 @pytest.mark.parametrize(
-    ("thought", "outside"),
-    [
-        ("<think>a</think>\n", False),
-        ("a</think>", False),
-        ("\n<think>a</think>\n<think>b</think>", False),
-        ("b<think>a</think>", True),
-        ("a</think>b<think>c</think>", True),
-    ],
+    ("answer", "found"), [("b", False), ("b<think>a", True), ("a</think>b", True), ("</th", False)]
 )
-def test_text_that_is_in_no_thought_is_noticed(thought, outside):
-    assert outside_thoughts(thought, MARKERS) == outside
+def test_a_marker_in_an_answer_is_noticed(answer, found):
+    assert has_marker(answer, MARKERS) == found
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from toxtrail.records.rows import Generation
-from toxtrail.records.thought import ThoughtMarkers, begin_like, outside_thoughts
+from toxtrail.records.thought import ThoughtMarkers, begin_like, has_marker
 
 
 def thought_problems(rows: Sequence[Generation], markers: ThoughtMarkers | None) -> Iterator[str]:
@@ -26,8 +26,8 @@ def thought_problems(rows: Sequence[Generation], markers: ThoughtMarkers | None)
             f"{len(unfinished):,} {of} are unfinished thoughts ({cut:,} ended at the token limit, "
             "generation.max_new_tokens): without an answer, they are not scored"
         )
-    if outside := sum(outside_thoughts(row.thought, markers) for row in rows if row.thought):
+    if odd := sum(has_marker(row.text, markers) for row in rows):
         yield (
-            f"{outside:,} {of} have text before or between thoughts; it is kept with the thought "
-            "and not scored"
+            f"{odd:,} {of} have a marker of a thought in the answer: a thought after other text, "
+            "or an end marker alone; it is scored with the answer"
         )

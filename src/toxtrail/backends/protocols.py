@@ -209,8 +209,8 @@ class Completion(NamedTuple):
     finish_reason: FinishReason
     error: str
     """Empty, or the reason why these tokens must not be used (for example non-finite logits)."""
-    answer_start: int = 0
-    """Number of tokens up to the last end marker of a thought; 0 without one."""
+    thought_ends: tuple[int, ...] = ()
+    """For each end marker of a thought, the number of tokens up to it."""
 
 
 class LanguageModel(Protocol):

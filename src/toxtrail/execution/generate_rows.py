@@ -16,7 +16,7 @@ from toxtrail.backends.protocols import (
 from toxtrail.config.schema import GenerationConfig
 from toxtrail.errors import BackendError, ConfigError, DataError
 from toxtrail.provenance.identity import Manifest, sha256_text
-from toxtrail.records.rows import Generation, Prompt, generation_problem
+from toxtrail.records.rows import Generation, Prompt, RowStatus, generation_problem
 from toxtrail.records.thought import ThoughtMarkers, split_thought
 from toxtrail.storage.row_journal import RowJournal
 
@@ -188,7 +188,6 @@ def _generation(
     row: GenerationRequest, completion: Completion, markers: ThoughtMarkers | None
 ) -> Generation:
     thought, text, state = split_thought(completion.text, markers, row.encoded.opens_thought)
-    tokens = len(completion.token_ids) if state == "unfinished" else completion.answer_start
     return Generation(
         prompt_id=row.prompt.prompt_id,
         sample=row.sample,
@@ -200,10 +199,21 @@ def _generation(
         finish_reason=completion.finish_reason,
         error=completion.error,
         thought=thought,
-        thought_tokens=None if thought is None else tokens,
+        thought_tokens=_thought_tokens(completion, thought, state, markers),
         cluster=row.prompt.cluster,
         language=row.prompt.language,
     )
+
+
+def _thought_tokens(
+    completion: Completion, thought: str | None, state: RowStatus, markers: ThoughtMarkers | None
+) -> int | None:
+    """Return the number of tokens of a thought: up to its last end marker."""
+    if thought is None or markers is None:
+        return None
+    if state == "unfinished":
+        return len(completion.token_ids)
+    return completion.thought_ends[thought.count(markers.end) - 1]
 
 
 def _too_long(row: GenerationRequest) -> Generation:

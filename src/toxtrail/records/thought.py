@@ -34,11 +34,12 @@ class SplitText(NamedTuple):
 
 
 def split_thought(text: str, markers: ThoughtMarkers | None, opened: bool = False) -> SplitText:
-    """Split a continuation: the answer is what follows the last end marker.
+    """Split a continuation: the thought is the part at its beginning that consists of thoughts and
+    white space, each from a begin marker to the next end marker; the answer is all that follows.
 
-    Text before a thought, or between two, belongs to the thought. A begin marker after the last end
-    marker, or an opened thought without an end marker, is an unfinished thought without an answer.
-    Qwen3's documentation and lm-evaluation-harness (`think_end_token`) use the last end marker too.
+    Text outside of these thoughts, with any markers in it, is part of the answer, so that no text
+    that a user would see is left out. A thought without an end marker is unfinished, and there is
+    no answer.
 
     Args:
         markers: None to keep the complete text as the answer.
@@ -46,21 +47,22 @@ def split_thought(text: str, markers: ThoughtMarkers | None, opened: bool = Fals
     """
     if markers is None or not text.strip():
         return SplitText(None, text, "ok" if text.strip() else "empty")
-    _, end, rest = text.rpartition(markers.end)
-    if markers.begin in rest or (opened and not end):
-        return SplitText(text, "", "unfinished")
-    answer = rest.lstrip() if end else rest
+    rest, is_inside = text, opened
+    while is_inside or rest.lstrip().startswith(markers.begin):
+        inside = rest if is_inside else rest.lstrip().removeprefix(markers.begin)
+        _, end, rest = inside.partition(markers.end)
+        if not end:
+            return SplitText(text, "", "unfinished")
+        is_inside = False
+    answer = text if rest == text else rest.lstrip()
     return SplitText(
         text[: len(text) - len(answer)] or None, answer, "ok" if answer.strip() else "empty"
     )
 
 
-def outside_thoughts(thought: str, markers: ThoughtMarkers) -> bool:
-    """Return whether text before the answer is neither in a thought nor white space."""
-    first, *others = thought.split(markers.end)
-    visible = [first.partition(markers.begin)[0]] if markers.begin in first else []
-    visible += [part.partition(markers.begin)[0] for part in others]
-    return any(part.strip() for part in visible)
+def has_marker(answer: str, markers: ThoughtMarkers) -> bool:
+    """Return whether an answer contains a marker of a thought."""
+    return markers.begin in answer or markers.end in answer
 
 
 def opens_thought(prompt: str, markers: ThoughtMarkers | None) -> bool:

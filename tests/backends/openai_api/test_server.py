@@ -306,7 +306,7 @@ def test_a_thought_stays_in_the_text_or_the_server_is_refused(tokenizer, special
             return
         (row,) = rows(model, TEXTS[:1]).values()
     assert row.text == "<think>The sea</think> The ship"
-    assert tokenizer.decode(ids[row.answer_start :]) == " The ship"
+    assert tokenizer.decode(ids[row.thought_ends[-1] :]) == " The ship"
 
 
 def test_decoding_is_as_params_say_and_as_nothing_else_says(tokenizer, language):

@@ -116,8 +116,11 @@ class ServedModel(CompletionsApi):
             text = self._decoder.text(tokens)
         finish = FINISHED[reply.finish]
         ended_at_once = finish == "stop" and not tokens
-        start = self._decoder.answer_start(tokens)
-        return Completion(tokens, text, "none" if ended_at_once else finish, "", start)
+        ends = self._decoder.thought_ends(tokens)
+        thought = self._decoding.thought
+        if thought and text.count(thought.end) != len(ends):
+            return failed("the text and its tokens have different numbers of end markers")
+        return Completion(tokens, text, "none" if ended_at_once else finish, "", ends)
 
 
 def failed(reason: str) -> Completion:

@@ -40,24 +40,24 @@ def test_the_markers_stay_in_the_text_whatever_tokens_they_are(thinking_tokenize
     start = encoded(thinking_tokenizer, "<|start|>" + thought)
     tokens = start + encoded(thinking_tokenizer, answer)
     assert decoder.text(tokens) == thought + answer
-    answer_tokens = tokens[decoder.answer_start(tokens) :]
-    assert decoder.text(answer_tokens).lstrip() == answer
-    assert "</think>" in decoder.text(tokens[: decoder.answer_start(tokens)])
+    (end,) = decoder.thought_ends(tokens)
+    assert decoder.text(tokens[end:]).lstrip() == answer
+    assert "</think>" in decoder.text(tokens[:end])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.lists(st.sampled_from([*MARKERS, "</th", "ink>", ">\n\n", "The sea", "\u00e9"])))
-def test_the_answer_starts_after_the_first_token_that_completes_the_last_end_marker(
+def test_a_thought_ends_with_the_first_token_that_completes_an_end_marker(
     thinking_tokenizer, pieces
 ):
     decoder = ContinuationDecoder(thinking_tokenizer, MARKERS)
     tokens = [token for piece in pieces for token in encoded(thinking_tokenizer, piece)]
-    start, text = decoder.answer_start(tokens), decoder.text(tokens)
-    ends = text.count("</think>")
+    ends, text = decoder.thought_ends(tokens), decoder.text(tokens)
     assert text == "".join(pieces)
-    assert decoder.text(tokens[:start]).count("</think>") == ends
-    assert decoder.text(tokens[: start - 1]).count("</think>") == ends - 1 if ends else start == 0
-    assert "</think>" not in decoder.text(tokens[start:])
+    assert len(ends) == text.count("</think>")
+    for number, end in enumerate(ends, start=1):
+        assert decoder.text(tokens[:end]).count("</think>") >= number
+        assert decoder.text(tokens[: end - 1]).count("</think>") < number
 
 
 def test_gpt_oss_like_markers_of_special_tokens_and_words_are_found(tiny):
@@ -67,13 +67,13 @@ def test_gpt_oss_like_markers_of_special_tokens_and_words_are_found(tiny):
     decoder = ContinuationDecoder(tokenizer, ThoughtMarkers(begin, end))
     tokens = encoded(tokenizer, f"{begin}The sea<|end|><|start|>{end}The ship")
     assert decoder.text(tokens) == f"{begin}The sea{end}The ship"
-    assert decoder.text(tokens[decoder.answer_start(tokens) :]) == "The ship"
+    assert decoder.text(tokens[decoder.thought_ends(tokens)[-1] :]) == "The ship"
 
 
 def test_without_an_end_marker_no_token_is_of_a_thought(thinking_tokenizer):
     decoder = ContinuationDecoder(thinking_tokenizer, MARKERS)
-    assert decoder.answer_start(encoded(thinking_tokenizer, "<think>The sea")) == 0
-    assert decoder.answer_start([]) == 0
+    assert decoder.thought_ends(encoded(thinking_tokenizer, "<think>The sea")) == ()
+    assert decoder.thought_ends([]) == ()
 
 
 def test_special_tokens_other_than_markers_are_left_out_as_by_the_tokenizer(thinking_tokenizer):
@@ -153,5 +153,6 @@ def test_rows_of_a_model_that_thinks_are_cut_after_the_end_marker(
     assert cut.state == "ok"
     assert cut.thought.rstrip().endswith(end)
     assert end in loaded.tokenizer.decode(cut.token_ids[: cut.thought_tokens])
-    assert end not in loaded.tokenizer.decode(cut.token_ids[cut.thought_tokens :])
+    assert end not in loaded.tokenizer.decode(cut.token_ids[: cut.thought_tokens - 1])
+    assert cut.thought.count(end) == 1
     assert not generation_problem(cut)

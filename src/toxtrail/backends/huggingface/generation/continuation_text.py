@@ -56,12 +56,15 @@ class ContinuationDecoder:
             )
         )
 
-    def answer_start(self, token_ids: Sequence[int]) -> int:
-        """Return the number of tokens up to the last end marker; 0 without one."""
-        if (end := self._end) is None or not (total := self.text(token_ids).count(end)):
-            return 0
-        counts = range(len(token_ids) + 1)
-        return bisect_left(counts, total, key=lambda n: self.text(token_ids[:n]).count(end))
+    def thought_ends(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        """Return for each end marker the number of tokens up to it."""
+        if (end := self._end) is None:
+            return ()
+        lengths, total = range(len(token_ids) + 1), self.text(token_ids).count(end)
+        return tuple(
+            bisect_left(lengths, number, key=lambda n: self.text(token_ids[:n]).count(end))
+            for number in range(1, total + 1)
+        )
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -148,8 +148,8 @@ class HuggingFaceModel:
         end = next((i for i, token in enumerate(tokens) if token in self._stops), None)
         new_tokens = tokens if end is None else tokens[:end]
         finish: FinishReason = "length" if end is None else "stop" if new_tokens else "none"
-        text, start = self._decoder.text(new_tokens), self._decoder.answer_start(new_tokens)
-        return Completion(new_tokens, text, finish, "", start)
+        text, ends = self._decoder.text(new_tokens), self._decoder.thought_ends(new_tokens)
+        return Completion(new_tokens, text, finish, "", ends)
 
 
 def unwrap_peft(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
