@@ -31,7 +31,8 @@ def thinking(thought, **changes):
             MARKERS,
             ["2 of 3", "1 ended"],
         ),
-        ([thinking("b<think>a</think>")], MARKERS, ["1 of 1"]),
+        ([ROW, ROW._replace(text="b<think>a</think>c")], MARKERS, ["1 of 2"]),
+        ([thinking("<think>a</think>", text="b</think>c")], MARKERS, ["1 of 1"]),
     ],
 )
 def test_each_kind_of_thought_that_needs_attention_is_counted(rows, markers, numbers):
