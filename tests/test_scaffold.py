@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from toxtrail import scaffold
+from toxtrail.backends import git
 from toxtrail.cli import cli
 from toxtrail.config.yaml_text import parse_yaml
 from toxtrail.errors import ConfigError
@@ -64,6 +65,15 @@ def test_its_mlflow_experiment_has_its_name(preset, name):
 def test_nothing_of_it_names_the_source_of_toxtrail():
     for name, content in new_files("mine", "paper", git=True).items():
         assert b"src/toxtrail" not in content, name
+
+
+def test_git_keeps_its_execution_records(experiment):
+    git.init(experiment)
+    for name in ("data/records/score/v/1.json", "data/scores/f/v.parquet"):
+        (experiment / name).parent.mkdir(parents=True)
+        (experiment / name).write_text("{}")
+    assert git.uncommitted(experiment, "data/records") == ["data/records/score/v/1.json"]
+    assert git.uncommitted(experiment, "data/scores") == []
 
 
 def test_a_list_of_code_is_one_that_sha256sum_checks(experiment):

@@ -68,6 +68,8 @@ def new_files(
         git: whether the experiment is in a git repository.
     """
     files = {path: (TEMPLATE_DIR / model).read_bytes() for path, model in TEMPLATE_FILES.items()}
+    # git keeps the execution records of an experiment, but not those of the demo in this repository
+    files[".gitignore"] = files[".gitignore"].replace(b"/data/records/\n", b"")
     if not git:
         files[".dvc/config"] += NO_GIT.encode()
     readme = Template((TEMPLATE_DIR / "README.md").read_text("utf-8"))

@@ -10,6 +10,7 @@ import pytest
 from toxtrail.audit.reproduce import compare_rows, differing_environment, draw, recorded_plan
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
 from toxtrail.backends.mlflow.run_files import LocalRunFiles
+from toxtrail.execution.execution_records import write_record
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.records.rows import Generation, Score
 from toxtrail.storage.artifacts import ArtifactStore
@@ -77,8 +78,7 @@ def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
     payload = {"executions.json": sha256_text(executions)}
     (files.folder / "payload.json").write_text(json.dumps(payload))
     scene = SimpleNamespace(runs=[LocalRunFiles("f" * 32, files, {})])
-    store.execution_record_path("generate", "v").parent.mkdir(parents=True)
-    store.execution_record_path("generate", "v").write_text(json.dumps(record(64, "b")))
+    write_record(store, {**record(64, "b"), "stage": "generate", "key": "v", "cost": {}})
     assert recorded_plan(store, "v", "b", scene)[:3] == ("packed", 64, 2)
     assert recorded_plan(store, "v", "a", scene)[:3] == ("packed", 128, 2)
     assert recorded_plan(store, "v", "c", scene) == (None, None, None, "")

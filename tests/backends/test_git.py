@@ -55,3 +55,18 @@ def test_a_cache_that_is_a_file_is_named(tmp_path, monkeypatch):
     (finding,) = [one for one in machine_checks(tmp_path) if one.what == "asset cache"]
     assert not finding.ok
     assert str(tmp_path / "file") in finding.found
+
+
+def test_what_a_run_writes_is_no_change(tmp_path):
+    git.init(tmp_path)
+    root = tmp_path / "experiment"
+    for name in ("dvc.lock", "experiment/dvc.lock", "experiment/data/records/score/v/1.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert git.changed_files(root) == []
+    assert len(git.uncommitted(root, "data/records")) == 1
+    (root / "params.yaml").write_text("")
+    (tmp_path / "other").write_text("")
+    assert len(git.changed_files(root)) == 2
+    (root / ".gitignore").write_text("/data/records\n")
+    assert git.uncommitted(root, "data/records") == []

@@ -164,7 +164,7 @@ ADAPTER = "models/tuned/adapters/tuned"
 RECEIPT = "mlruns/receipts/variants/tiny/tuned.json"
 SUMMARY = "results/posteriors/tiny/tuned/summary.json"
 CARD = "models/base/model.json"
-RECORD = "data/records/generate/tuned.json"
+RECORD = "data/records/generate/tuned"
 ODD_STAGES = "stages: {score: 3}\n"
 COMPARISON = "results/comparisons/tiny/summary.json"
 
@@ -470,17 +470,29 @@ def edited_record(change: Callable[[dict[str, Any]], object]) -> Callable[[Path]
     from toxtrail.provenance.identity import execution_record_hash
 
     def apply(root: Path) -> None:
-        value = json.loads((root / RECORD).read_text("utf-8"))
+        (path,) = (root / RECORD).iterdir()
+        value = json.loads(path.read_text("utf-8"))
         change(value)
-        write(root / RECORD, json.dumps({**value, "seal": execution_record_hash(value)}))
+        write(path, json.dumps({**value, "seal": execution_record_hash(value)}))
 
     return apply
 
 
 def unsealed(root: Path) -> None:
-    value = json.loads((root / RECORD).read_text("utf-8"))
+    (path,) = (root / RECORD).iterdir()
+    value = json.loads(path.read_text("utf-8"))
     del value["seal"]
-    write(root / RECORD, json.dumps(value))
+    write(path, json.dumps(value))
+
+
+def of_record(tamper: Callable[[str], Callable[[Path], None]]) -> Callable[[Path], None]:
+    """A change of the only record of this stage run, whose name is its hash."""
+
+    def apply(root: Path) -> None:
+        (path,) = (root / RECORD).iterdir()
+        tamper(path.relative_to(root).as_posix())(root)
+
+    return apply
 
 
 def in_pipeline(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -593,7 +605,7 @@ def of_records() -> list[Tampering]:
         Tampering(
             "a record of another variant", edited_record(lambda v: v.update(key="base")), RECORD
         ),
-        Tampering("a pipe for a record", in_place_of(RECORD, os.mkfifo), RECORD),
+        Tampering("a pipe for a record", of_record(lambda n: in_place_of(n, os.mkfifo)), RECORD),
     ]
 
 
@@ -692,10 +704,14 @@ def named() -> list[Tampering]:
             "adapter_config.json",
         ),
         Tampering("another alpha and its card", weaker_adapter, "adapter_config.json"),
-        Tampering("the commit of a record", text(RECORD, '"commit": "', '"commit": "f'), RECORD),
+        Tampering(
+            "the commit of a record",
+            of_record(lambda n: text(n, '"commit": "', '"commit": "f')),
+            RECORD,
+        ),
         Tampering(
             "the batches of a record",
-            text(RECORD, '"batch_tokens": 64', '"batch_tokens": 1'),
+            of_record(lambda n: text(n, '"batch_tokens": 64', '"batch_tokens": 1')),
             RECORD,
         ),
         *(

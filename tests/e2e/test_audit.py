@@ -299,7 +299,7 @@ def plant_tokens(root):
     row["token_ids"][2] = (row["token_ids"][2] + 1) % 90
     path.chmod(0o644)
     pq.write_table(type(table).from_pylist(rows, schema=table.schema), path)
-    record = root / "data/records/generate/tuned.json"
+    (record,) = (root / "data/records/generate/tuned").iterdir()
     value = json.loads(record.read_text("utf-8"))
     record.write_text(json.dumps({**value, "output_sha256": sha256_file(path)}), "utf-8")
 

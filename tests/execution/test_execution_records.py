@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from toxtrail.execution.execution_records import damaged_records, read_executions
+from toxtrail.execution.execution_records import (
+    damaged_records,
+    find_record,
+    read_executions,
+    record_paths,
+    records_dir,
+    write_record,
+)
 from toxtrail.provenance.identity import sha256_file
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -24,24 +35,38 @@ def files(tmp_path):
     return paths
 
 
-def record(store, files, **changes):
+def write(store, files, **changes):
     digest = sha256_file(files["scores.parquet"])
-    return {"output_sha256": digest, "cost": {"seconds": 1.5}, **changes}
+    value = {"stage": "score", "key": "v", "output_sha256": digest, "started": "2026-01-02"}
+    write_record(store, {**value, "cost": {"seconds": 1.5}, **changes})
 
 
 def test_a_record_of_these_files_is_taken_in(store, files):
-    value = record(store, files)
-    store.write_json(store.execution_record_path("score", "v"), value)
-    assert read_executions(store, "v", files) == {"score": value}
+    write(store, files)
+    (record,) = read_executions(store, "v", files).values()
+    assert record["cost"] == {"seconds": 1.5}
+    (path,) = record_paths(store, "score", "v")
+    assert record["seal"].startswith(path.stem)
     assert damaged_records(store, "v") == []
 
 
 def test_a_record_of_another_execution_is_left_out(store, files):
-    store.write_json(
-        store.execution_record_path("score", "v"), record(store, files, output_sha256="0" * 64)
-    )
+    write(store, files, output_sha256="0" * 64)
     assert read_executions(store, "v", files) == {}
     assert damaged_records(store, "v") == []
+
+
+@given(st.permutations([("2026-01-02", 9.0), ("2026-01-03", 0.1), ("2026-01-03", 0.2)]))
+def test_the_first_execution_counts_in_any_order(executions):
+    with tempfile.TemporaryDirectory() as folder:
+        store = ArtifactStore(Path(folder))
+        for started, seconds in executions:
+            cost = {"seconds": seconds}
+            base = {"stage": "score", "key": "v", "output_sha256": "a", "started": started}
+            write_record(store, {**base, "cost": cost})
+        assert len(record_paths(store, "score", "v")) == 3
+        found = find_record(store, "score", "v", "a")
+        assert found.content["cost"] == {"seconds": 9.0}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +75,15 @@ def test_a_record_of_another_execution_is_left_out(store, files):
      json.dumps({"output_sha256": "0"}), "\x00\x00"],
 )  # fmt: skip
 def test_a_damaged_record_is_left_out_and_named(store, files, text):
-    store.write_text(store.execution_record_path("score", "v"), text)
+    store.write_text(records_dir(store, "score", "v") / "1.json", text)
     assert read_executions(store, "v", files) == {}
     (remark,) = damaged_records(store, "v")
-    assert "data/records/score/v.json" in remark
+    assert "data/records/score/v/1.json" in remark
+    write(store, files)
+    assert list(read_executions(store, "v", files)) == ["score"]
+
+
+def test_a_temporary_copy_of_dvc_uses_the_records_of_the_experiment(tmp_path):
+    copy = ArtifactStore(tmp_path / ".dvc/tmp/exps/tmp1")
+    assert records_dir(copy, "score", "v") == tmp_path / "data/records/score/v"
+    assert records_dir(ArtifactStore(tmp_path), "score", "v") == tmp_path / "data/records/score/v"

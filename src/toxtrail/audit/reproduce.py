@@ -15,6 +15,7 @@ from toxtrail.backends.protocols import LanguageModel, Progress
 from toxtrail.config.schema import GenerationConfig
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import ConfigError
+from toxtrail.execution.execution_records import find_record, relative_name
 from toxtrail.execution.factories import make_decoding, make_scorers, make_weights
 from toxtrail.execution.generate_rows import (
     GenerationRequest,
@@ -31,7 +32,7 @@ from toxtrail.execution.score_rows import (
 )
 from toxtrail.experiment import Experiment
 from toxtrail.records.rows import Generation, Prompt, Score
-from toxtrail.storage.artifacts import ArtifactStore, read_json
+from toxtrail.storage.artifacts import ArtifactStore
 
 Key = tuple[str, int]
 """(prompt_id, sample)."""
@@ -223,10 +224,8 @@ def recorded_plan(
     store: ArtifactStore, variant: str, output_sha256: str, scene: AuditContext
 ) -> Plan:
     """Return the plan from the local execution record, else from an MLflow run of this file."""
-    path = store.execution_record_path("generate", variant)
-    record = read_json(path) if path.is_file() else {}
-    if record.get("output_sha256") == output_sha256:
-        return _plan(record, path.relative_to(store.root).as_posix())
+    if local := find_record(store, "generate", variant, output_sha256):
+        return _plan(local.content, relative_name(local.path))
     for run in scene.runs:
         try:
             record = run.executions().get("generate", {})

@@ -73,11 +73,20 @@ def commit_all(root: Path, message: str) -> bool:
 def changed_files(root: Path) -> list[str]:
     """List tracked files that differ from HEAD, and new files that git does not ignore.
 
-    dvc.lock is left out: DVC rewrites it while the pipeline runs, and its own hash is recorded.
+    dvc.lock and the execution records are left out: a run itself writes them, and neither changes
+    a result.
     """
-    status = _git_text(root, "status", "--porcelain=v1") or ""
-    names = [line[3:] for line in status.splitlines()]
-    return [name for name in names if Path(name).name != "dvc.lock"]
+    written_by_runs = [":(top,exclude,glob)**/dvc.lock", ":(exclude)data/records"]
+    status = _git_text(root, "status", "--porcelain=v1", "--", ":/", *written_by_runs) or ""
+    return [line[3:] for line in status.splitlines()]
+
+
+def uncommitted(root: Path, name: str) -> list[str]:
+    """List the files below a folder that are new or changed since HEAD; none if git ignores it."""
+    status = _git_text(
+        root, "status", "--porcelain=v1", "--untracked-files=all", "--no-renames", "--", name
+    )
+    return [line[3:] for line in (status or "").splitlines()]
 
 
 def is_shallow(root: Path) -> bool:

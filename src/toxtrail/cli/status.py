@@ -32,7 +32,9 @@ def status(experiment: Experiment, as_json: bool) -> None:
       toxtrail status --json
     """
     from toxtrail.audit.status.outdated_stages import staleness
+    from toxtrail.backends import git
     from toxtrail.cli._run_publishing import publication_of
+    from toxtrail.execution.execution_records import RECORDS
     from toxtrail.execution.run_lock import running
     from toxtrail.preflight.pinned_files import pin_problems
     from toxtrail.scaffold import code_differs_message, stages_with_other_code
@@ -49,6 +51,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
         list(stages_with_other_code(root)),
         running(root),
     )
+    uncommitted = git.uncommitted(root, RECORDS)
     if as_json:
         print_json(
             {
@@ -59,6 +62,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
                 "mlflow": {"store": published.store, "notes": published.notes},
                 "files": files,
                 "code": code,
+                "uncommitted_records": uncommitted,
             }
         )
         return
@@ -72,6 +76,11 @@ def status(experiment: Experiment, as_json: bool) -> None:
         echo(problem)
     if stale:
         _print_stale(stale)
+    if uncommitted:
+        echo(
+            f"{len(uncommitted)} execution records are not committed. Commit them with dvc.lock, "
+            f"so that clones have times and costs: git add {RECORDS} dvc.lock"
+        )
 
 
 def _print_stale(stale: Staleness) -> None:

@@ -1,23 +1,95 @@
-"""Records of executions, which `telemetry.record_execution` writes, as an MLflow run shows them."""
+"""Records of executions: when, where and at what cost a stage wrote its output.
+
+Each execution adds one file, data/records/STAGE/KEY/HASH.json, which is named by its content and
+never changed, so that git merges the records of two branches without a conflict. An output that was
+written more than once has several records; the first execution counts, since a later one may have
+used finished rows.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toxtrail.errors import DataError
-from toxtrail.provenance.identity import sha256_file
+from toxtrail.provenance.identity import execution_record_hash, sha256_file
 from toxtrail.regular_files import read_text
 from toxtrail.storage.artifacts import ArtifactStore
 
+RECORDS = "data/records"
+"""Folder of all records, relative to the experiment."""
+NAME_LENGTH = 16
+"""Number of hex digits of a record's hash in its file name."""
 RECORDED = {
     "finetune": "model.json",
     "generate": "generations.parquet",
     "score": "scores.parquet",
 }
 """Stage whose executions are recorded -> the name of its output file in a run."""
+
+
+class ExecutionRecord(NamedTuple):
+    """A record and its file."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+def records_dir(store: ArtifactStore, stage: str, key: str) -> Path:
+    """Return the folder of the records of a stage run's executions.
+
+    DVC deletes its temporary copies of an experiment (`dvc exp run --queue` and `--temp`), so they
+    use the records of the experiment itself.
+
+    Raises:
+        DataError: the key leads out of the folder.
+    """
+    folder = store.at(f"{RECORDS}/{stage}/{key}").relative_to(store.root)
+    parents = (store.root, *store.root.parents)
+    copied = [p for p in parents if p.name == "tmp" and p.parent.name == ".dvc"]
+    return (copied[-1].parent.parent if copied else store.root) / folder
+
+
+def write_record(store: ArtifactStore, record: Mapping[str, Any]) -> None:
+    """Write the record of one execution, with the hash of its content as seal and file name."""
+    seal = execution_record_hash(record)
+    folder = records_dir(store, record["stage"], record["key"])
+    store.write_json(folder / record_name(seal), {**record, "seal": seal})
+
+
+def record_name(seal: str) -> str:
+    """Return the file name of the record with this seal."""
+    return f"{seal[:NAME_LENGTH]}.json"
+
+
+def record_paths(store: ArtifactStore, stage: str, key: str) -> list[Path]:
+    """Return the record files of a stage run, sorted; they may be damaged, or records of older
+    outputs."""
+    return sorted(records_dir(store, stage, key).glob("*.json"))
+
+
+def relative_name(path: Path) -> str:
+    """Return the path of a record file, or of a stage run's folder, from the experiment on."""
+    parts = path.parts
+    return "/".join(parts[len(parts) - parts[::-1].index("records") - 2 :])
+
+
+def find_record(
+    store: ArtifactStore, stage: str, key: str, output_sha256: str
+) -> ExecutionRecord | None:
+    """Return the record of the execution that first wrote an output; None if there is none.
+
+    Damaged records are ignored.
+    """
+    read = ((path, _read_record(path)) for path in record_paths(store, stage, key))
+    records = [
+        ExecutionRecord(path, content)
+        for path, content in read
+        if content and content["output_sha256"] == output_sha256
+    ]
+    return min(records, key=lambda r: (str(r.content.get("started")), r.path), default=None)
 
 
 def read_executions(
@@ -28,21 +100,24 @@ def read_executions(
     """
     executions: dict[str, Any] = {}
     for stage, name in RECORDED.items():
-        record = _read_record(store.execution_record_path(stage, variant))
-        if record and record["output_sha256"] == sha256_file(files[name]):
-            executions[stage] = record
+        if record := find_record(store, stage, variant, sha256_file(files[name])):
+            executions[stage] = record.content
     return executions
+
+
+def damaged_paths(store: ArtifactStore, stage: str, key: str) -> Iterator[Path]:
+    """Yield the record files of a stage run that cannot be read."""
+    return (path for path in record_paths(store, stage, key) if _read_record(path) is None)
 
 
 def damaged_records(store: ArtifactStore, variant: str) -> list[str]:
     """Return a message for each record of a variant that cannot be read."""
-    paths = [store.execution_record_path(stage, variant) for stage in RECORDED]
     return [
-        f"{path.relative_to(store.root).as_posix()} is damaged: the MLflow run of {variant} has no "
-        "time, machine and resources for that stage. Delete the file; the stage "
-        "writes a new one when it runs again."
-        for path in paths
-        if path.is_file() and _read_record(path) is None
+        f"{relative_name(path)} is damaged: the MLflow run of {variant} may "
+        "lack the time, machine and resources of that stage. Restore the file with `git checkout`, "
+        "or delete it; the stage writes a new one when it runs again."
+        for stage in RECORDED
+        for path in damaged_paths(store, stage, variant)
     ]
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.git import changed_files, head_commit, refusal
 from toxtrail.console import echo
+from toxtrail.execution.execution_records import write_record
 from toxtrail.execution.memory import peak_mib
-from toxtrail.provenance.identity import execution_record_hash, sha256_file
+from toxtrail.provenance.identity import sha256_file
 from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def record_execution(
         "settings": {k: redacted(v) if isinstance(v, str) else v for k, v in settings.items()},
         "cost": {name: round(value, 3) for name, value in cost.items()},
     }
-    store.write_json(
-        store.execution_record_path(stage, key), {**record, "seal": execution_record_hash(record)}
-    )
+    write_record(store, record)
 
 
 def _commit(root: Path) -> str | None:

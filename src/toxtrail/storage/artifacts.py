@@ -136,11 +136,6 @@ class ArtifactStore:
     def family_receipt_path(self, family: str) -> Path:
         return self.root / "mlruns" / "receipts" / "families" / f"{family}.json"
 
-    def execution_record_path(self, stage: str, key: str) -> Path:
-        """Return the file for facts of one execution (time, cost), which are not part of the
-        experiment's identity."""
-        return self.at(f"data/records/{stage}/{key}.json")
-
     def scratch_dir(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
         """Return the folder for unfinished work of the stage with this manifest."""
         digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})

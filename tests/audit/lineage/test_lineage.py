@@ -7,6 +7,7 @@ import json
 import pytest
 
 from toxtrail.audit.lineage.lineage import CLAIM, LineageBuilder
+from toxtrail.execution.execution_records import records_dir
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import (
     Adapter,
@@ -110,7 +111,7 @@ def test_a_damaged_loss_curve_hides_nothing_else(tmp_path, content):
 @pytest.mark.parametrize("content", ["", "[]", '{"output_sha256": "%s"}', "\x00"])
 def test_a_damaged_record_is_a_weak_link(tmp_path, content):
     store, sha256 = ArtifactStore(tmp_path), sha256_text("x")
-    path = store.execution_record_path("score", "v")
+    path = records_dir(store, "score", "v") / "1.json"
     path.parent.mkdir(parents=True)
     path.write_text(content.replace("%s", sha256))
     link = LineageBuilder(store).of_manifest("x", manifest_of("score", "v", {}, {}, {}), sha256)

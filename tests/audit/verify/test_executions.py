@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from toxtrail.audit.verify.executions import verify_executions
 from toxtrail.audit.verify.hash_cache import HashCache
 from toxtrail.backends.protocols import NoProgress
+from toxtrail.execution.execution_records import record_name, record_paths, write_record
 from toxtrail.pipeline import StageRun, get_stage
 from toxtrail.provenance.identity import execution_record_hash, sha256_file
 from toxtrail.storage.artifacts import ArtifactStore
@@ -36,9 +37,16 @@ def scene(tmp_path):
         digests=HashCache(NoProgress()),
         config=SimpleNamespace(model_dump=lambda **_: NOTHING),
     )
-    record = {"output_sha256": sha256_file(out), "commit": "c" * 40, "host": "here"}
-    path = store.execution_record_path("score", "v")
-    path.parent.mkdir(parents=True)
+    record = {
+        "stage": "score",
+        "key": "v",
+        "output_sha256": sha256_file(out),
+        "commit": "c" * 40,
+        "host": "here",
+        "cost": {"seconds": 1.0},
+    }
+    write_record(store, record)
+    (path,) = record_paths(store, "score", "v")
 
     def outcomes(**changes):
         path.write_text(json.dumps({**record, "seal": execution_record_hash(record), **changes}))
@@ -68,18 +76,35 @@ def test_a_record_of_another_file_or_none_says_nothing(scene):
     assert [c.outcome for c in verify_executions(evidence, [one])] == ["absent"]
 
 
-def test_a_record_without_its_seal_or_of_another_stage_run_is_broken(scene):
+def test_a_record_without_its_seal_of_another_stage_run_or_renamed_is_broken(scene):
     outcomes, evidence, one, path = scene
     outcomes()
     value = json.loads(path.read_text())
     del value["seal"]
     path.write_text(json.dumps(value))
     assert [c.outcome for c in verify_executions(evidence, [one])] == ["BROKEN"]
-    for stage, key, outcome in (("score", "v", "ok"), ("score", "w", "BROKEN")):
-        value = {**value, "stage": stage, "key": key}
-        path.write_text(json.dumps({**value, "seal": execution_record_hash(value)}))
-        (check,) = verify_executions(evidence, [one])
-        assert check.outcome == outcome
+    seal = execution_record_hash({**value, "key": "w"})
+    path.unlink()
+    path.with_name(record_name(seal)).write_text(json.dumps({**value, "key": "w", "seal": seal}))
+    assert [c.outcome for c in verify_executions(evidence, [one])] == ["BROKEN"]
+    path.with_name(record_name(seal)).unlink()
+    path.with_name("1.json").write_text(json.dumps({**value, "seal": execution_record_hash(value)}))
+    assert [c.outcome for c in verify_executions(evidence, [one])] == ["BROKEN"]
+
+
+def test_records_of_older_outputs_are_checked_too(scene):
+    outcomes, evidence, one, path = scene
+    outcomes()
+    value = json.loads(path.read_text())
+    del value["seal"]
+    write_record(evidence.store, {**value, "output_sha256": "0" * 64})
+    (other,) = {*record_paths(evidence.store, "score", "v")} - {path}
+    assert [c.outcome for c in verify_executions(evidence, [one])] == ["ok", "ok"]
+    other.write_text(other.read_text().replace("here", "there"))
+    checks = list(verify_executions(evidence, [one]))
+    assert [c.name for c in checks if c.outcome == "BROKEN"] == [
+        other.relative_to(evidence.root).as_posix()
+    ]
 
 
 def test_a_damaged_record_is_named(scene):
@@ -87,7 +112,9 @@ def test_a_damaged_record_is_named(scene):
     for content in ("", "[]", "{"):
         path.write_text(content)
         (check,) = verify_executions(evidence, [one])
-        assert (check.outcome, check.name) == ("BROKEN", "data/records/score/v.json")
+        assert (check.outcome, check.name) == (
+            "BROKEN", path.relative_to(evidence.root).as_posix()
+        )  # fmt: skip
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text()))

@@ -47,6 +47,7 @@ from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import load_config, read_yaml
 from toxtrail.config.schema import Config
 from toxtrail.errors import ConfigError, DataError, UnreadableError, is_of_the_system, why_unread
+from toxtrail.execution.execution_records import record_paths, relative_name
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import sha256_file
@@ -96,9 +97,10 @@ def bundle_files(store: ArtifactStore, config: Config, target: SignedResult) -> 
                 raise DataError(f"{out} does not exist here. {_cure(stage_run)}")
             inside = [path] if path.is_file() else files_below(path)
             files |= {p.relative_to(store.root).as_posix(): p for p in inside}
-        record = store.execution_record_path(stage_run.stage.name, stage_run.key or "-")
-        if record.is_file():
-            files[record.relative_to(store.root).as_posix()] = record
+        files |= {
+            relative_name(path): path
+            for path in record_paths(store, stage_run.stage.name, stage_run.key or "-")
+        }
         for signed in (
             SignedResult("variants", stage_run.key or ""),
             SignedResult("families", stage_run.key or ""),

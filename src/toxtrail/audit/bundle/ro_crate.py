@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 from toxtrail import __version__
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
+from toxtrail.execution.execution_records import RECORDED, find_record
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import sha256_file
-from toxtrail.storage.artifacts import ArtifactStore, read_json
+from toxtrail.storage.artifacts import ArtifactStore
 
 METADATA = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
@@ -122,16 +123,22 @@ def _action(
         "instrument": {"@id": "#toxtrail"},
         "object": _one_or_many(_inside(stage_run.deps(store.root), files)),
         "result": _one_or_many(results),
-        **_times(store.execution_record_path(stage_run.stage.name, stage_run.key or "-")),
+        **_times(store, stage_run),
     }
 
 
-def _times(record: Path) -> dict[str, str]:
+def _times(store: ArtifactStore, stage_run: StageRun) -> dict[str, str]:
     """Return times from the record of the execution; empty if it is missing or damaged."""
+    if stage_run.stage.name not in RECORDED:
+        return {}
+    output = store.root / stage_run.outs[0]
+    file = output / "model.json" if output.is_dir() else output
+    record = find_record(store, stage_run.stage.name, stage_run.key or "-", sha256_file(file))
+    if record is None:
+        return {}
     try:
-        value = read_json(record)
-        start = datetime.fromisoformat(value["started"])
-        end = start + timedelta(seconds=float(value["cost"]["seconds"]))
+        start = datetime.fromisoformat(record.content["started"])
+        end = start + timedelta(seconds=float(record.content["cost"]["seconds"]))
     except DAMAGE_ERRORS:
         return {}
     return {"startTime": start.isoformat(), "endTime": end.isoformat(timespec="seconds")}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.errors import DataError, why_unread
+from toxtrail.execution.execution_records import damaged_paths, find_record, relative_name
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import (
     Adapter,
@@ -35,7 +37,7 @@ from toxtrail.regular_files import (
     name_in,
     read_text,
 )
-from toxtrail.storage.artifacts import ArtifactStore, read_json
+from toxtrail.storage.artifacts import ArtifactStore
 
 HashStatus = Literal["matches", "MISMATCH", "unread", "not here", "recorded"]
 """matches: the local file has the recorded hash. MISMATCH: it has another. unread: there is a local
@@ -304,13 +306,17 @@ class LineageBuilder:
         """Return when, where and at which commit this file was made, if recorded here."""
         if self._store is None or sha256 is None:
             return (), ()
-        try:
-            path = self._store.execution_record_path(manifest.kind, manifest.key or "-")
-            record = read_json(path) if path.is_file() else {}
-            return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
-        except DAMAGE_ERRORS:
-            name = f"data/records/{manifest.kind}/{manifest.key}.json"
-            return (), (f"{name} cannot be read: the time and host of its creation are unknown",)
+        stage, key = manifest.kind, manifest.key or "-"
+        record = find_record(self._store, stage, key, sha256)
+        unreadable = [] if record else list(damaged_paths(self._store, stage, key))
+        if record is not None:
+            with suppress(*DAMAGE_ERRORS):
+                return execution_facts(record.content)
+            unreadable = [record.path]
+        if not unreadable:
+            return (), ()
+        name = relative_name(unreadable[0])
+        return (), (f"{name} cannot be read: the time and host of its creation are unknown",)
 
 
 def _parent_claim(manifest: Manifest) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Execution records: time, host, commit and batches of a file's creation.
 
-They are not part of an identity and DVC does not track them, so each contains a hash of itself.
+They are not part of an identity and DVC does not track them, so each contains a hash of itself,
+which is also its file name.
 """
 
 from __future__ import annotations
@@ -19,50 +20,59 @@ from toxtrail.audit.verify.context import (
     weak,
 )
 from toxtrail.backends import git
+from toxtrail.execution.execution_records import (
+    RECORDED,
+    RECORDS,
+    damaged_paths,
+    find_record,
+    record_name,
+    record_paths,
+    relative_name,
+)
 from toxtrail.pipeline import StageRun, stage_runs
 from toxtrail.provenance.identity import execution_record_hash
-from toxtrail.regular_files import status
 from toxtrail.storage.artifacts import read_json
 
 LINK = "executions"
-STAGES = ("finetune", "generate", "score")
 
 
 def verify_executions(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Check that each record is unchanged and belongs to the present file."""
-    for instance in runs_of_stage(scope, *STAGES):
-        path = evidence.store.execution_record_path(instance.stage.name, instance.key or "-")
-        name = path.relative_to(evidence.root).as_posix()
-        yield from catch_damage(LINK, name, _verify_record(evidence, instance, path, name))
+    """Check that each record is unchanged, and that there is one of the present file."""
+    for instance in runs_of_stage(scope, *RECORDED):
+        stage, key = instance.stage.name, instance.key or "-"
+        for path in record_paths(evidence.store, stage, key):
+            name = relative_name(path)
+            yield from catch_damage(LINK, name, _verify_record(evidence, instance, path, name))
+        if not any(damaged_paths(evidence.store, stage, key)):
+            name = f"{RECORDS}/{stage}/{key}"
+            yield from catch_damage(LINK, name, _verify_presence(evidence, instance, name))
 
 
 def _verify_record(
     evidence: VerifyContext, instance: StageRun, path: Path, name: str
 ) -> Iterator[Check]:
-    if status(path) is None:
-        yield absent(LINK, name, "there is no execution record here")
-        return
     record = read_json(path)
-    problems = [*_edited(record), *_of_another(evidence, instance, record)]
+    problems = [*_edited(record, path), *_of_another(evidence, instance, record)]
     yield from checks_of(LINK, name, problems)
     if not problems:
         yield from _verify_commit(evidence, instance, name, record)
 
 
-def _edited(record: dict[str, Any]) -> Iterator[str]:
+def _edited(record: dict[str, Any], path: Path) -> Iterator[str]:
     if "seal" not in record:
         yield "it was edited: it has no seal"
     elif record["seal"] != execution_record_hash(record):
         yield "it was edited: its seal is not the hash of its content"
+    elif path.name != record_name(record["seal"]):
+        yield "it was edited: its file name is not the hash of its content"
 
 
 def _of_another(
     evidence: VerifyContext, instance: StageRun, record: dict[str, Any]
 ) -> Iterator[str]:
-    """Return a problem if it is the record of another stage run; records of older versions do not
-    name their stage run and are identified by the output's hash only."""
-    recorded_name = f"{record.get('stage', instance.stage.name)}@{record.get('key', instance.key)}"
-    others = [o for o in stage_runs(evidence.config) if o.stage.name in STAGES and o != instance]
+    """Return a problem if it is the record of another stage run."""
+    recorded_name = f"{record.get('stage')}@{record.get('key')}"
+    others = [o for o in stage_runs(evidence.config) if o.stage.name in RECORDED and o != instance]
     sha256 = record.get("output_sha256")
     if recorded_name != instance.name:
         yield f"it is the record of {recorded_name}"
@@ -70,6 +80,18 @@ def _of_another(
         yield from (
             f"it is the record of {o.name}" for o in others if _output_sha256(evidence, o) == sha256
         )
+
+
+def _verify_presence(evidence: VerifyContext, instance: StageRun, name: str) -> Iterator[Check]:
+    """Report a present output without a record of its creation."""
+    stage, key = instance.stage.name, instance.key or "-"
+    sha256 = _output_sha256(evidence, instance)
+    paths = record_paths(evidence.store, stage, key)
+    if sha256 and find_record(evidence.store, stage, key, sha256):
+        return
+    if not paths or sha256:
+        which = f" of the present {instance.writes[0]}" if paths else ""
+        yield absent(LINK, name, f"there is no execution record{which} here")
 
 
 def _output_sha256(evidence: VerifyContext, instance: StageRun) -> str | None:
@@ -82,13 +104,8 @@ def _output_sha256(evidence: VerifyContext, instance: StageRun) -> str | None:
 def _verify_commit(
     evidence: VerifyContext, instance: StageRun, name: str, record: dict[str, Any]
 ) -> Iterator[Check]:
-    sha256 = _output_sha256(evidence, instance)
-    if sha256 and record.get("output_sha256") != sha256:
-        yield absent(
-            LINK,
-            name,
-            f"it belongs to another version of {instance.writes[0]} than the present one",
-        )
+    """Report a record of the present output whose commit does not exist here."""
+    if record.get("output_sha256") != _output_sha256(evidence, instance):
         return
     commit = record.get("commit")
     if commit and evidence.committed and git.resolve(evidence.root, commit) is None:
