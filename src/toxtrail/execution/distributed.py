@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
+import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,10 +134,73 @@ def process_group(setting: str) -> Iterator[ProcessGroup]:
         return
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
+    _select_network_interface()
+    try:
+        state = PartialState(cpu=device == "cpu")
+    except RuntimeError as error:
+        raise BackendError(_no_connection(error)) from error
     own_device = f"cuda:{state.local_process_index}" if device == "cuda" else device
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
     try:
         yield ProcessGroup(own_device, state.process_index, state.num_processes, local_size, state)
     finally:
         state.destroy_process_group()
+
+
+def _select_network_interface() -> None:
+    """Name the network interface of the connections between machines in GLOO_SOCKET_IFNAME: the one
+    that reaches the first machine.
+
+    A variable set by the user is kept. Without it, Gloo uses the address of the host name, which on
+    many machines is the loopback address.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    import psutil
+
+    interfaces = {
+        name: [str(entry.address) for entry in entries]
+        for name, entries in psutil.net_if_addrs().items()
+    }
+    if interface := interface_of(own_address(os.environ.get("MASTER_ADDR", "")), interfaces):
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+
+
+def interface_of(address: str | None, interfaces: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the network interface of an address; None for a loopback address or an unknown one.
+
+    Args:
+        interfaces: name of an interface -> its addresses.
+    """
+    if address is None or ip_address(address).is_loopback:
+        return None
+    for name, addresses in interfaces.items():
+        if address in [other.partition("%")[0] for other in addresses]:
+            return name
+    return None
+
+
+def own_address(host: str) -> str | None:
+    """Return the address of this machine in connections to a host; None if the host is unknown.
+
+    Nothing is sent.
+    """
+    try:
+        (family, kind, _, _, target), *_ = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)
+            address = str(probe.getsockname()[0])
+    except OSError:
+        return None
+    return address.partition("%")[0]
+
+
+def _no_connection(error: RuntimeError) -> str:
+    lines = re.sub(r"\[\S*/\S*\] ", "", str(error)).splitlines() or [type(error).__name__]
+    return (
+        f"The processes of this stage cannot connect to each other ({lines[0]}). Check that "
+        f"{os.environ.get('MASTER_ADDR', 'the first machine')} (--main_process_ip) is reachable "
+        "from each machine and no firewall blocks their ports; if a machine has several networks, "
+        "set GLOO_SOCKET_IFNAME (with GPUs also NCCL_SOCKET_IFNAME) to the interface that "
+        "connects them."
+    )
