@@ -193,16 +193,31 @@ def test_a_publisher_gives_way_to_a_run_that_is_finished(team, content, monkeypa
     assert team.client.search_logged_models([team.id]) == []
 
 
+@pytest.mark.parametrize("id_starts", ["0", "f"])
 def test_of_two_sealed_runs_the_lower_id_stands_and_the_higher_is_waited_for(
-    team, content, monkeypatch
+    team, content, monkeypatch, id_starts
 ):
-    published, rival = raced(team, content, monkeypatch)
-    if rival < published.run_id or published.run_id == rival:
-        assert published.run_id == rival  # this publisher gave way
-        assert runs_of(team)[rival] == ("RUNNING", "active", True)
+    published, rival = raced(team, content, monkeypatch, id_starts=id_starts)
+    if published.run_id == rival:  # the own one had a higher id
+        (own,) = (run for run, state in runs_of(team).items() if state == ("RUNNING", "deleted", 1))
+        assert rival < own
+        assert runs_of(team)[rival] == ("FINISHED", "active", True)  # its publisher was killed
     else:
+        assert published.run_id < rival
         assert runs_of(team)[published.run_id] == ("FINISHED", "active", True)
         assert runs_of(team)[rival] == ("RUNNING", "active", True)  # nobody else's is touched
+
+
+def test_a_run_that_disappears_while_the_own_one_is_discarded_is_an_error(
+    team, content, monkeypatch
+):
+    def discard(publication, own_id):
+        for run in runs_of(team):
+            team.client.delete_run(run)
+
+    monkeypatch.setattr(publish.Publication, "_discard", discard)
+    with pytest.raises(BackendError, match="was deleted"):
+        raced(team, content, monkeypatch, status="FINISHED")
 
 
 def test_a_publisher_that_may_not_delete_takes_its_seal_away(team, content, monkeypatch):

@@ -9,7 +9,8 @@ each create a run. They agree afterwards on one of them:
    waits while there are sealed ones with a higher id, whose publishers discard or finish them.
 3. A FINISHED run is never discarded.
 
-Publishers wait `SETTLE_SECONDS` for one that was killed between the two; its run is complete.
+Publishers wait `SETTLE_SECONDS` for one that was killed between the two. Its run is complete, so
+one of those that wait finishes it.
 
 A sealed run of another publisher, or an earlier one, is never deleted: neither if it was changed,
 nor if it cannot be read. Only the run that this process discards, and those that an interrupted
@@ -192,13 +193,27 @@ class Publication:
             rivals = [run for run in self._sealed_runs() if run.info.run_id != own_id]
             stronger = [r for r in rivals if is_finished(r) or r.info.run_id < own_id]
             if stronger:
-                first = min(stronger, key=lambda run: (not is_finished(run), run.info.run_id))
                 self._discard(own_id)
-                return str(next(iter(self._settled_runs()), first).info.run_id)
+                return self._chosen_by_others()
             if not rivals or time.monotonic() > deadline:
                 finish_run(self._client, own_id)
                 return own_id
             time.sleep(POLL_SECONDS)
+
+    def _chosen_by_others(self) -> str:
+        """Wait for the run in favour of which this one was discarded; finish it if its publisher
+        does not.
+
+        Raises:
+            BackendError: it was deleted in the meantime.
+        """
+        chosen = next(iter(self._settled_runs()), None)
+        if chosen is None:
+            raise BackendError(
+                "Another publisher's run of this content was deleted while this one was being "
+                "discarded in favour of it. Run this again."
+            )
+        return self._finish(chosen)
 
     def _discard(self, own_id: str) -> None:
         """Delete this process's redundant run; if this user may not delete it, remove its seal."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.mlflow import registry
+from toxtrail.backends.mlflow.conflicts import retry_conflicts
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
 from toxtrail.backends.mlflow.search import search
 from toxtrail.backends.mlflow.store import (
@@ -195,13 +197,14 @@ def _set_experiment_tags(client: MlflowClient, experiment: Experiment, metric: s
         tags["mlflow.experiment.primaryMetric.greaterIsBetter"] = "False"
     for name, value in tags.items():
         if experiment.tags.get(name) != value:
-            client.set_experiment_tag(experiment.experiment_id, name, value)
+            set_tag = partial(client.set_experiment_tag, experiment.experiment_id, name, value)
+            retry_conflicts(set_tag)
 
 
 def _set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
     for name, text in tags.items():
         if run.data.tags.get(name) != text:
-            client.set_tag(run.info.run_id, name, text)
+            retry_conflicts(partial(client.set_tag, run.info.run_id, name, text))
 
 
 def _refusal_message(what: str, client: MlflowClient, error: Exception) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toxtrail.backends.mlflow.conflicts import retry_conflicts
 from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, LoggedAdapter, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_file, sha256_text
@@ -113,7 +114,8 @@ def _write_content(
     tags[PAYLOAD_TAG] = sha256_text(json.dumps(payload, sort_keys=True))
     _log_values(client, run_id, run, tags, logged)
     if run.inputs:
-        client.log_inputs(run_id, list(_datasets(run)))
+        datasets = list(_datasets(run))
+        retry_conflicts(lambda: client.log_inputs(run_id, datasets))
     return payload
 
 
