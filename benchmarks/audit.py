@@ -77,7 +77,7 @@ def grow(root: Path, runs: int, commits: int) -> None:
         shutil.copytree(known[number % len(known)], target)
         record = json.loads((target / "record.json").read_text("utf-8"))
         record["name"] = f"{record['name']} {number}"
-        record["tags"]["toxtrail.content_key"] = f"{random.Random(number).getrandbits(256):064x}"
+        record["tags"]["toxtrail.key"] = f"{random.Random(number).getrandbits(256):064x}"
         (target / "record.json").write_text(json.dumps(record), "utf-8")
     text = (root / "dvc.lock").read_text("utf-8")
     for number in range(commits):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from toxtrail.backends.mlflow.write_run import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
+from toxtrail.backends.mlflow.write_run import SCHEMA_VERSION
 from toxtrail.backends.protocols import TrackedRun
 from toxtrail.cli._runs_checks import CheckedRun
 from toxtrail.cli._runs_table import run_rows, show
 from toxtrail.errors import DataError
+from toxtrail.records.run_tags import SCHEMA_TAG, SEAL_TAG
 from toxtrail.results import newest_per_name, require_sealed, run_state, runs_by_family
 
-ORIGIN = {"toxtrail.origin": "texts handed in"}
+ORIGIN = {"origin": "texts handed in"}
 
 
 def run(name, parent="", sealed=True, start=0, schema=SCHEMA_VERSION, status="FINISHED", **metrics):
     tags = {
-        "toxtrail.kind": "variant", "toxtrail.family": "f", "toxtrail.parent": parent,
-        "toxtrail.primary": "judge", SCHEMA_TAG: schema,
+        "kind": "variant", "family": "f", "parent": parent,
+        "scorer": "judge", SCHEMA_TAG: schema,
     }  # fmt: skip
     if sealed:
         tags[SEAL_TAG] = "x"

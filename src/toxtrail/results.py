@@ -11,6 +11,7 @@ from toxtrail.console import warn
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
+from toxtrail.records.run_tags import FAMILY_TAG, KEY_TAG, KIND_TAG, PARENT_TAG
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
@@ -22,7 +23,7 @@ NO_RUNS = (
 )
 
 KINDS = {"posterior": "variant", "comparison": "comparison"}
-"""Kind of a summary -> the tag toxtrail.kind."""
+"""Kind of a summary -> the tag of its run."""
 
 
 class VariantResults(NamedTuple):
@@ -45,7 +46,8 @@ class VariantResults(NamedTuple):
 
 def run_state(run: TrackedRun) -> str:
     """Return `sealed`, `in progress`, `failed`, or `schema N` for a run of another version."""
-    from toxtrail.backends.mlflow.write_run import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
+    from toxtrail.backends.mlflow.write_run import SCHEMA_VERSION
+    from toxtrail.records.run_tags import SCHEMA_TAG, SEAL_TAG
 
     if SEAL_TAG not in run.tags:
         return "in progress" if run.status in ("RUNNING", "SCHEDULED") else "failed"
@@ -62,7 +64,7 @@ def require_sealed(run: TrackedRun) -> TrackedRun:
     from toxtrail.backends.mlflow.write_run import SCHEMA_VERSION
 
     label, state = f"The MLflow run {run.name} ({run.run_id[:8]})", run_state(run)
-    stage = "track" if run.tags.get("toxtrail.kind") == "variant" else "track-comparison"
+    stage = "track" if run.tags.get(KIND_TAG) == "variant" else "track-comparison"
     key = run.name.removesuffix(" comparison")
     if state == "in progress":
         raise DataError(
@@ -111,7 +113,7 @@ def newest_per_name(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
         for run in runs:
             if (run_state(run) == "sealed") == sealed:
                 tags = run.tags
-                kind, family = tags.get("toxtrail.kind", ""), tags.get("toxtrail.family", "")
+                kind, family = tags.get(KIND_TAG, ""), tags.get(FAMILY_TAG, "")
                 newest.setdefault((kind, family, run.name), run)
     run_ids = {run.run_id for run in newest.values()}
     return [run for run in runs if run.run_id in run_ids]
@@ -125,11 +127,19 @@ def read_run_summary(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
             state.
         BackendError: the store does not return it.
     """
-    variant = run.tags.get("toxtrail.kind") == "variant"
+    variant = run.tags.get(KIND_TAG) == "variant"
     name = "posterior/summary.json" if variant else "summary.json"
     summary = make_tracker(experiment).files(run).json(name)
     _refuse_mislabelled(run, summary)
     return summary
+
+
+def read_run_record(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
+    """Read the sealed record of a run: its tags, hashes, params and metrics. See
+    read_run_summary."""
+    from toxtrail.backends.mlflow.write_run import RECORD
+
+    return make_tracker(experiment).files(run).json(RECORD)
 
 
 def _refuse_mislabelled(run: TrackedRun, summary: Mapping[str, Any]) -> None:
@@ -138,15 +148,14 @@ def _refuse_mislabelled(run: TrackedRun, summary: Mapping[str, Any]) -> None:
     Raises:
         DataError: they do not match.
     """
-    from toxtrail.backends.mlflow.write_run import KEY_TAG
     from toxtrail.provenance.identity import content_key
 
     kind, family = summary["kind"], str(summary["family"])
     name = str(summary["variant"]) if kind == "posterior" else f"{family} comparison"
     pairs = (
         ("name", run.name, name),
-        ("tag toxtrail.kind", run.tags.get("toxtrail.kind"), KINDS.get(kind)),
-        ("tag toxtrail.family", run.tags.get("toxtrail.family"), family),
+        (f"tag {KIND_TAG}", run.tags.get(KIND_TAG), KINDS.get(kind)),
+        (f"tag {FAMILY_TAG}", run.tags.get(FAMILY_TAG), family),
         (f"tag {KEY_TAG}", run.tags.get(KEY_TAG), content_key(summary["manifest"])),
     )
     for what, displayed, recorded in pairs:
@@ -165,7 +174,7 @@ def results_from_run(
     from toxtrail.records.results import VariantSummary
     from toxtrail.storage.artifacts import read_generations, read_prompts, read_scores
 
-    if run.tags.get("toxtrail.kind") != "variant":
+    if run.tags.get(KIND_TAG) != "variant":
         raise ConfigError(
             f"{run.name} ({run.run_id[:8]}) is not the run of a variant. `toxtrail runs --kind "
             "variant` lists those."
@@ -251,12 +260,12 @@ def load_comparison(
             source = _relative(experiment, folder)
             _warn_if_outdated(experiment, summary.manifest, source)
             return summary, source
-    runs = newest_per_name(make_tracker(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
-    family_runs = [run for run in runs if run.tags.get("toxtrail.family") == family]
+    runs = newest_per_name(make_tracker(experiment).runs(f"tags.{KIND_TAG} = 'comparison'"))
+    family_runs = [run for run in runs if run.tags.get(FAMILY_TAG) == family]
     if family_runs:
         run = require_sealed(family_runs[0])
         return read_run_comparison(experiment, run), _run_label(run)
-    families = {run.tags.get("toxtrail.family", "") for run in runs}
+    families = {run.tags.get(FAMILY_TAG, "") for run in runs}
     if experiment.exists:
         families |= set(experiment.config.families)
         if family in experiment.config.families:
@@ -275,10 +284,10 @@ def tracked_families(experiment: Experiment) -> list[str]:
     Raises:
         DataError: there is none.
     """
-    runs = make_tracker(experiment).runs("tags.`toxtrail.kind` = 'comparison'")
+    runs = make_tracker(experiment).runs(f"tags.{KIND_TAG} = 'comparison'")
     if not runs:
         raise DataError(NO_RUNS.replace("runs", "comparisons", 1))
-    return sorted({run.tags["toxtrail.family"] for run in runs})
+    return sorted({run.tags[FAMILY_TAG] for run in runs})
 
 
 def find_runs(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
@@ -288,7 +297,7 @@ def find_runs(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
         DataError: it matches nothing.
     """
     tracker = make_tracker(experiment)
-    matches = newest_per_name([r for r in tracker.runs(filter_string) if "toxtrail.kind" in r.tags])
+    matches = newest_per_name([r for r in tracker.runs(filter_string) if KEY_TAG in r.tags])
     if not matches:
         everything = tracker.runs("")
         raise DataError(
@@ -304,9 +313,9 @@ def runs_by_family(runs: Sequence[TrackedRun]) -> Mapping[str, list[TrackedRun]]
     """Group variant runs by family, parents before children."""
     families: dict[str, list[TrackedRun]] = {}
     for run in sorted(runs, key=lambda run: run.name):
-        families.setdefault(run.tags.get("toxtrail.family", "?"), []).append(run)
+        families.setdefault(run.tags.get(FAMILY_TAG, "?"), []).append(run)
     for family_runs in families.values():
-        parents = {run.name: run.tags.get("toxtrail.parent", "") for run in family_runs}
+        parents = {run.name: run.tags.get(PARENT_TAG, "") for run in family_runs}
         family_runs.sort(key=lambda run: (_depth(run.name, parents), run.name))
     return families
 

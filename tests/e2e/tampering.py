@@ -221,7 +221,7 @@ def in_mlflow() -> list[Tampering]:
     )
     new_tag = (
         "insert into tags (key, value, run_uuid) "
-        "select 'toxtrail.mismatch', 'x', run_uuid from runs where name = 'base'"
+        "select 'mismatch', 'x', run_uuid from runs where name = 'base'"
     )
     model = "update logged_model_tags set tag_value = 'aa' where tag_key = 'adapter_sha256'"
     return [
@@ -240,10 +240,10 @@ def in_mlflow() -> list[Tampering]:
         Tampering("a param", param("generation.seed", "99"), "generation.seed"),
         Tampering("a lost param", gone("params", "generation.dtype"), "generation.dtype"),
         Tampering("a new param", sql(f"{new} where name = 'tuned'"), "extra"),
-        Tampering("a tag", tag("toxtrail.adapter_sha256", "aa"), "adapter_sha256"),
-        Tampering("the commit tag", tag("toxtrail.git_commit", "f"), "git_commit"),
-        Tampering("a verdict", tag("toxtrail.verdict", "fine"), "toxtrail.verdict"),
-        Tampering("a verdict's source", tag("toxtrail.comparison", "aa"), "toxtrail.comparison"),
+        Tampering("a tag", tag("family", "aa"), "family"),
+        Tampering("the commit tag", tag("mlflow.source.git.commit", "f"), "git.commit"),
+        Tampering("a verdict", tag("verdict", "fine"), "verdict"),
+        Tampering("a verdict's source", tag("compared_in", "aa"), "compared_in"),
         Tampering("the description", tag("mlflow.note.content", "fine"), "mlflow.note.content"),
         Tampering(
             "a new name", sql("update runs set name = 'nicer' where name = 'tuned'"), "tuned"
@@ -255,8 +255,8 @@ def in_mlflow() -> list[Tampering]:
             sql("update runs set status = 'FAILED' where name = 'tuned'"),
             "not sealed",
         ),
-        Tampering("a payload tag", tag("toxtrail.payload_sha256", "aa"), "payload.json"),
-        Tampering("a lost key", gone("tags", "toxtrail.content_key"), "run of tuned"),
+        Tampering("a payload tag", tag("toxtrail.files", "aa"), "payload.json"),
+        Tampering("a lost key", gone("tags", "toxtrail.key"), "run of tuned"),
         Tampering(
             "a data set",
             sql("update input_tags set value = 'aa' where name = 'sha256'"),
@@ -277,7 +277,7 @@ def in_mlflow() -> list[Tampering]:
             sql(f"update latest_metrics set value = 0 where key = 'train/loss' and {OF_RUN}"),
             "metric train/loss",
         ),
-        Tampering("a tag of ours on another run", sql(new_tag), "toxtrail.mismatch was added"),
+        Tampering("a tag of ours on another run", sql(new_tag), "mismatch was added"),
         Tampering(
             "a data set's source", sql("update datasets set dataset_source = '{}'"), "data sets"
         ),

@@ -245,7 +245,7 @@ def test_an_ambiguous_reference_lists_what_it_may_mean(breakable):
     store = breakable.root / "mlruns/artifacts"
     other = "0123456789abcdef0123456789abcdef"
     shutil.copytree(store / run["run_id"], store / other)
-    for reference in ("tiny comparison", run["tags"]["toxtrail.content_key"][:8]):
+    for reference in ("tiny comparison", run["tags"]["toxtrail.key"][:8]):
         done = breakable.toxtrail("audit", reference, code=1)
         assert run["run_id"] in done.stderr
         assert other in done.stderr
@@ -432,10 +432,10 @@ def test_runs_of_other_conditions_are_refused_field_by_field_or_marked(breakable
     assert "threshold.judge is 0.6, not 0.5" in done.stderr
     done = lab.toxtrail("compare", "base", new["run_id"], "--allow-mismatch")
     assert "NOT COMPARABLE" in done.stdout
-    conditions = {run["run_id"]: run["tags"]["toxtrail.comparability"] for run in lab.json("runs")}
+    conditions = {run["run_id"]: run["tags"]["comparability"] for run in lab.json("runs")}
     (old,) = {value for run_id, value in conditions.items() if run_id != new["run_id"]}
     assert conditions[new["run_id"]] != old
-    kept = lab.json("runs", "--filter", f"tags.`toxtrail.comparability` = '{old}'")
+    kept = lab.json("runs", "--filter", f"tags.comparability = '{old}'")
     assert {run["run_id"] for run in kept} == conditions.keys() - {new["run_id"]}
     assert {run["name"] for run in kept} == {"base", "tuned", "tiny comparison"}
 
@@ -458,7 +458,7 @@ def test_an_allowed_mismatch_marks_table_report_figure_and_run_for_good(breakabl
     figure = lab.root / "results/comparisons/tiny/differences.svg"
     assert "NOT COMPARABLE" in figure.read_text("utf-8")
     run = next(r for r in lab.json("runs") if r["name"] == "tiny comparison")
-    assert "max_new_tokens 4 v 6" in run["tags"]["toxtrail.mismatch"]
+    assert "max_new_tokens 4 v 6" in run["tags"]["mismatch"]
     assert "NOT COMPARABLE" in run["tags"]["mlflow.note.content"]
 
 

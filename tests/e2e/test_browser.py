@@ -125,9 +125,9 @@ def test_a_runs_page_says_headline_verdict_lineage_and_commands(page, address, e
     page.get_by_text("toxtrail audit tuned --verify").first.wait_for()
     shown = page.inner_text("body")
     for text in ("toxtrail audit tuned --reproduce 8", "dvc repro track@tuned", "adapter tuned",
-                 "file:assets/pairs.jsonl", "toxtrail.verdict"):  # fmt: skip
+                 "file:assets/pairs.jsonl", "verdict"):  # fmt: skip
         assert text in shown, text
-    assert "not decisive" in runs["tuned"]["tags"]["toxtrail.verdict"]
+    assert "not decisive" in runs["tuned"]["tags"]["verdict"]
 
 
 def test_a_comparisons_page_leads_to_the_runs_that_it_compares(page, address, experiment, runs):
@@ -138,7 +138,7 @@ def test_a_comparisons_page_leads_to_the_runs_that_it_compares(page, address, ex
         page.get_by_text("Show more").first.click()
     link_to = page.get_by_role("link", name="tuned", exact=True).first.get_attribute("href")
     visit(page, f"{address}/{link_to}", "1 matching run")
-    assert runs["tuned"]["tags"]["toxtrail.content_key"] in link_to
+    assert runs["tuned"]["tags"]["toxtrail.key"] in link_to
     assert "tuned" in page.inner_text("body")
 
 

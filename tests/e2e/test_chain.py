@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -78,7 +79,13 @@ def test_every_prompt_is_in_every_variant(finished):
 def test_mlflow_has_one_sealed_run_for_each_variant_and_family(finished):
     runs = sealed(finished)
     assert set(runs) == {"base", "tuned", "tiny comparison"}
-    assert runs["tuned"]["tags"]["toxtrail.training_data_sha256"]
+    record = json.loads(
+        (
+            finished.root / "mlruns/artifacts" / runs["tuned"]["run_id"] / "artifacts/record.json"
+        ).read_text("utf-8")
+    )
+    assert len(record["hashes"]["training_data_sha256"]) == 64
+    assert not [name for name in runs["tuned"]["tags"] if len(name) > 15 and "mlflow" not in name]
     assert len(finished.json("runs")) == 3
 
 

@@ -42,7 +42,7 @@ def test_an_audit_takes_anything_a_person_may_hold(finished, what):
         "run id": run["run_id"],
         "name": "tiny comparison",
         "family": "tiny",
-        "content key": run["tags"]["toxtrail.content_key"][:8],
+        "content key": run["tags"]["toxtrail.key"][:8],
     }[what]
     names = {link["what"] for link in links(finished.json("audit", reference))}
     assert {"generate@base", "prompts", "base weights"} <= names

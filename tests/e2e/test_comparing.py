@@ -47,7 +47,7 @@ def test_everything_is_compared_from_mlflow_alone(finished, elsewhere):
 def test_two_runs_and_a_filter_give_the_pair_that_the_family_has(finished):
     (family,) = finished.json("compare")
     wanted = {row["subset"]: (row["n"], row["n01"], row["n10"]) for row in family["pairs"]}
-    query = "tags.`toxtrail.family` = 'tiny' and tags.`toxtrail.kind` = 'variant'"
+    query = "tags.family = 'tiny' and tags.kind = 'variant'"
     for arguments in (("base", "tuned"), ("--filter", query)):
         (found,) = finished.json("compare", *arguments)
         rows = {row["subset"]: (row["n"], row["n01"], row["n10"]) for row in found["pairs"]}
@@ -116,8 +116,8 @@ def test_the_tree_shows_who_was_tuned_from_whom_and_the_list_what_it_cost(finish
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--filter", "tags.`toxtrail.role` = 'nobody'"], "no run matches"),
-        (["--filter", "tags.`toxtrail.role` = 'tuned'"], "needs two runs"),
+        (["--filter", "tags.role = 'nobody'"], "no run matches"),
+        (["--filter", "tags.role = 'tuned'"], "needs two runs"),
         (["--filter", "tags.toxtrail.role ~ 'x'"], "MLflow cannot"),
         (["base", "tunde"], 'Did you mean "tuned"?'),
         (["tinny"], 'Did you mean "tiny"?'),
@@ -161,7 +161,7 @@ def test_unfinished_and_foreign_runs_are_refused_with_the_reason(breakable):
             database.execute(statement)
 
     own = "run_uuid = (SELECT run_uuid FROM runs WHERE name = 'tuned')"
-    change(f"UPDATE tags SET value = '1' WHERE key = 'toxtrail.schema_version' AND {own}")
+    change(f"UPDATE tags SET value = '1' WHERE key = 'toxtrail.schema' AND {own}")
     said = plain(lab.toxtrail("compare", "base", "tuned", code=1))
     assert "(schema 1" in said
     assert "toxtrail stage track tuned" in said

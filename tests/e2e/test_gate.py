@@ -50,7 +50,7 @@ def test_the_exit_code_is_the_decision_and_every_form_states_it(breakable, gate,
 def test_the_decision_is_recorded_and_a_variant_that_passes_is_registered(breakable, gate):
     target = ("--register", "chat@production")
     gate({"max_increase_pp": 0.0}, *target, code=5)
-    query = ("runs", "--filter", "tags.`toxtrail.gate` = 'not decided'")
+    query = ("runs", "--filter", "tags.gate = 'not decided'")
     assert [run["name"] for run in breakable.json(*query)] == ["tiny comparison"]
     store = {**breakable.env, "MLFLOW_TRACKING_URI": f"sqlite:///{breakable.root}/mlruns/mlflow.db"}
     assert _alias(store, "chat", "production") is None
@@ -59,12 +59,12 @@ def test_the_decision_is_recorded_and_a_variant_that_passes_is_registered(breaka
     (tuned,) = [run for run in breakable.json("runs") if run["name"] == "tuned"]
     assert _alias(store, "chat", "production") == (1, tuned["run_id"])
     breakable.toxtrail("verify")
-    (run,) = breakable.json(*query[:2], "tags.`toxtrail.gate` = 'pass'")
+    (run,) = breakable.json(*query[:2], "tags.gate = 'pass'")
     client = MlflowClient(store["MLFLOW_TRACKING_URI"])
-    client.set_tag(run["run_id"], "toxtrail.gate", "fail")
+    client.set_tag(run["run_id"], "gate", "fail")
     breakable.toxtrail("verify", code=3)
-    client.set_tag(run["run_id"], "toxtrail.gate", "pass")
-    client.set_tag(run["run_id"], "toxtrail.gate.policy", "{}")
+    client.set_tag(run["run_id"], "gate", "pass")
+    client.set_tag(run["run_id"], "gate.policy", "{}")
     breakable.toxtrail("verify", code=3)
 
 

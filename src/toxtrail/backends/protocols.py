@@ -289,6 +289,13 @@ class LoggedAdapter:
     params: Mapping[str, str]
 
 
+class TrackingFacts(NamedTuple):
+    """Facts of one publication: when, where and by whom. They are not part of any identity."""
+
+    tags: Mapping[str, str]
+    hashes: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class RunContent:
     """Complete content of one tracked run. Two equal contents are the same run."""
@@ -303,6 +310,8 @@ class RunContent:
     params: Mapping[str, str | int | float]
     metrics: Mapping[str, float]
     """The tracker leaves out non-finite values and lists them in a tag."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Listed in the run's record.json."""
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     """Metric name -> (step, value)."""
     inputs: Sequence[DatasetInput] = ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from toxtrail.errors import ToxtrailError
 from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
+from toxtrail.records.run_tags import KIND_TAG
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
@@ -44,8 +45,9 @@ def checked(experiment: Experiment, runs: Sequence[TrackedRun]) -> list[CheckedR
 
 def _checked(experiment: Experiment, run: TrackedRun) -> CheckedRun:
     from toxtrail.audit.verify.sealed_run import changes
-    from toxtrail.backends.mlflow.write_run import RECORD, SEAL_TAG
+    from toxtrail.backends.mlflow.write_run import RECORD
     from toxtrail.errors import BackendError, DataError, why_unread
+    from toxtrail.records.run_tags import SEAL_TAG
 
     if SEAL_TAG not in run.tags:
         return CheckedRun(run._replace(metrics={}), "not sealed", ())
@@ -73,14 +75,14 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
     """Take the verdicts from the files of the comparisons that set them as tags; mark those whose
     comparison is not among the rows.
     """
-    from toxtrail.backends.mlflow.write_run import KEY_TAG
-    from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, verdict_tags
+    from toxtrail.records.run_tags import COMPARISON_TAG, KEY_TAG, VERDICT_TAG
+    from toxtrail.reporting.mlflow_page import verdict_tags
     from toxtrail.results import read_run_comparison
 
     notes: dict[str, dict[str, dict[str, str]]] = {}
     rows = list(rows)
     for number, row in enumerate(rows):
-        if row.run.tags.get("toxtrail.kind") == "comparison" and row.check in ("ok", "changed"):
+        if row.run.tags.get(KIND_TAG) == "comparison" and row.check in ("ok", "changed"):
             key = row.run.tags[KEY_TAG]
             try:
                 notes[key] = verdict_tags(read_run_comparison(experiment, row.run), key)

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_tables
 from toxtrail.console import cell, console, echo, joined
+from toxtrail.records.run_tags import (
+    COMMIT_TAG,
+    FAMILY_TAG,
+    KEY_TAG,
+    KIND_TAG,
+    ORIGIN_TAG,
+    PARENT_TAG,
+    ROLE_TAG,
+    SCORER_TAG,
+    VERDICT_TAG,
+)
 from toxtrail.reporting.mlflow_run import COST
 from toxtrail.reporting.table import Table, number_columns, text_columns
 from toxtrail.results import format_start, run_state, runs_by_family
@@ -32,8 +43,6 @@ DROPPABLE = ("content key", "kind", "family", "role", "started", "peak, MiB", "t
 ROOM = 300
 """Maximum characters of a change in the terminal."""
 STAGES = ("finetune", "generate", "score")
-ORIGIN = "toxtrail.origin"
-"""Tag of variants whose texts were not generated from verified weights."""
 
 
 def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
@@ -47,14 +56,14 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
             f"{len(odd)} of {len(runs)} are not sealed runs of this version; comparisons omit "
             "them. `dvc repro` creates unfinished runs again."
         )
-    weak = [f"{run.name} ({run.tags[ORIGIN]})" for run in runs if ORIGIN in run.tags]
+    weak = [f"{run.name} ({run.tags[ORIGIN_TAG]})" for run in runs if ORIGIN_TAG in run.tags]
     if weak:
         notes.append(
             f"{len(weak)} of {len(runs)} are weak, as their texts were not generated here from "
             f"verified weights: {', '.join(weak)}."
         )
     if cost:
-        measured = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
+        measured = [run for run in runs if run.tags.get(KIND_TAG) == "variant"]
         tables = [Table("Resources", COST_COLUMNS, [_cost_cells(run) for run in measured])]
         notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
     if form == "text":
@@ -92,14 +101,17 @@ def run_rows(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
         {
             "run_id": run.run_id,
             "name": run.name,
-            **{n: run.tags.get(f"toxtrail.{n}") for n in ("kind", "family", "role", "parent")},
+            "kind": run.tags.get(KIND_TAG),
+            "family": run.tags.get(FAMILY_TAG),
+            "role": run.tags.get(ROLE_TAG),
+            "parent": run.tags.get(PARENT_TAG),
             "state": run_state(run),
             "check": check,
             "started": format_start(run),
-            "content_key": run.tags.get("toxtrail.content_key"),
-            "git_commit": run.tags.get("toxtrail.git_commit"),
-            "primary": run.tags.get("toxtrail.primary"),
-            "origin": run.tags.get(ORIGIN),
+            "content_key": run.tags.get(KEY_TAG),
+            "git_commit": run.tags.get(COMMIT_TAG),
+            "primary": run.tags.get(SCORER_TAG),
+            "origin": run.tags.get(ORIGIN_TAG),
             "rate": _rate(run),
             **{
                 f"cost_{name.removeprefix(COST)}": value
@@ -116,11 +128,9 @@ def print_tree(rows: Sequence[CheckedRun]) -> None:
     from rich.tree import Tree
 
     runs = [row.run for row in rows]
-    variants = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
+    variants = [run for run in runs if run.tags.get(KIND_TAG) == "variant"]
     comparisons = {
-        run.tags.get("toxtrail.family"): run
-        for run in runs
-        if run.tags.get("toxtrail.kind") == "comparison"
+        run.tags.get(FAMILY_TAG): run for run in runs if run.tags.get(KIND_TAG) == "comparison"
     }
     for family, family_runs in runs_by_family(variants).items():
         tree = Tree(cell(family), guide_style="dim")
@@ -134,16 +144,16 @@ def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:
     """Add the runs to the tree; a parent comes before its children."""
     places: dict[str, Tree] = {}
     for run in runs:
-        above = places.get(run.tags.get("toxtrail.parent", ""), tree)
+        above = places.get(run.tags.get(PARENT_TAG, ""), tree)
         places[run.name] = above.add(_node(run))
 
 
 def _node(run: TrackedRun) -> Any:
     rate = _rate(run)
     facts = [
-        f"{run.tags.get('toxtrail.role', 'comparison')}, {run.run_id[:8]}",
+        f"{run.tags.get(ROLE_TAG, 'comparison')}, {run.run_id[:8]}",
         *([f"{100 * rate:.1f} %"] if rate is not None else []),
-        *([run.tags["toxtrail.verdict"]] if "toxtrail.verdict" in run.tags else []),
+        *([run.tags[VERDICT_TAG]] if VERDICT_TAG in run.tags else []),
         *([_state(run)] if _state(run) != "sealed" else []),
     ]
     return joined(cell(run.name, "bold"), cell(f"  {'; '.join(facts)}"))
@@ -154,11 +164,11 @@ def _cells(row: CheckedRun) -> tuple[str, ...]:
     return (
         run.run_id[:8],
         run.name,
-        tags.get("toxtrail.kind", "-"),
-        tags.get("toxtrail.family", "-"),
-        tags.get("toxtrail.role", "-"),
+        tags.get(KIND_TAG, "-"),
+        tags.get(FAMILY_TAG, "-"),
+        tags.get(ROLE_TAG, "-"),
         "-" if rate is None else f"{100 * rate:.1f}",
-        tags.get("toxtrail.content_key", "-")[:8],
+        tags.get(KEY_TAG, "-")[:8],
         "CHANGED" if row.check == "changed" else _state(run),
         format_start(run),
     )
@@ -166,7 +176,7 @@ def _cells(row: CheckedRun) -> tuple[str, ...]:
 
 def _state(run: TrackedRun) -> str:
     """Return the state of a run, with a mark if its texts were not generated from weights."""
-    return f"{run_state(run)}, weak" if ORIGIN in run.tags else run_state(run)
+    return f"{run_state(run)}, weak" if ORIGIN_TAG in run.tags else run_state(run)
 
 
 def _cost_cells(run: TrackedRun) -> tuple[str, ...]:
@@ -212,5 +222,5 @@ def _hours(seconds: float) -> str:
 
 def _rate(run: TrackedRun) -> float | None:
     """Return the primary scorer's rate over all subsets, a share."""
-    percent = run.metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate_pct")
+    percent = run.metrics.get(f"{run.tags.get(SCORER_TAG, '')}/all/rate_pct")
     return None if percent is None else percent / 100

@@ -11,6 +11,7 @@ from toxtrail.cli._options import NewPath
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
+from toxtrail.records.run_tags import FAMILY_TAG
 
 
 @click.command("card", short_help="Write the toxicity section of a Hugging Face model card.")
@@ -65,4 +66,4 @@ def _family_of(experiment: Experiment, variant: str) -> str:
         return experiment.config.variants[variant].family
     if experiment.exists:
         experiment.variant(variant)
-    return results.run_named(experiment, variant).tags["toxtrail.family"]
+    return results.run_named(experiment, variant).tags[FAMILY_TAG]

@@ -20,6 +20,7 @@ from toxtrail.cli._output import OutputFormat, format_options
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, ToxtrailError, problem_of
 from toxtrail.experiment import Experiment
+from toxtrail.records.run_tags import KIND_TAG
 
 if TYPE_CHECKING:
     from toxtrail.records.results import ComparisonSummary
@@ -121,7 +122,7 @@ def compare(
       toxtrail compare smollm2-135m --scorer every
       toxtrail compare 4fb4c821 1e94f589             two MLflow runs
       toxtrail compare --all --mlflow                every family in MLflow
-      toxtrail compare --filter "tags.\\`toxtrail.family\\` = 'smollm2-135m'"
+      toxtrail compare --filter "tags.family = 'smollm2-135m'"
       toxtrail compare --csv > differences.csv       also --md, --latex, --json
       toxtrail compare --half-width 0.02
       toxtrail compare --published published.yaml    with a paper's rates
@@ -242,9 +243,9 @@ def _of_filter(
             f"MLflow run {run.name}",
         )
         for run in runs
-        if run.tags["toxtrail.kind"] == "comparison"
+        if run.tags[KIND_TAG] == "comparison"
     ]
-    variants = [run for run in runs if run.tags["toxtrail.kind"] == "variant"]
+    variants = [run for run in runs if run.tags[KIND_TAG] == "variant"]
     lonely = []
     for family, family_runs in results.runs_by_family(variants).items():
         if len(family_runs) < 2:

@@ -48,14 +48,14 @@ def diff(
     """
     from toxtrail.audit.lineage.result_diff import diff_results, unchanged_sections
 
-    (a, tags_a, label_a), (b, tags_b, label_b) = (
+    (a, record_a, label_a), (b, record_b, label_b) = (
         _is_local(experiment, name, from_mlflow) for name in (name_a, name_b)
     )
     if a["kind"] != b["kind"]:
         kinds = {"posterior": "variant"}
         kind_a, kind_b = (kinds.get(s["kind"], s["kind"]) for s in (a, b))
         raise ConfigError(f"{name_a} is a {kind_a}, {name_b} a {kind_b}: give two of one kind.")
-    differences = diff_results(a, b, tags_a, tags_b)
+    differences = diff_results(a, b, record_a, record_b)
     if form == "json":
         rows_json = [item._asdict() for item in differences]
         print_json({"a": label_a, "b": label_b, "differences": rows_json})
@@ -78,11 +78,11 @@ def diff(
 
 def _is_local(
     experiment: Experiment, name: str, from_mlflow: bool
-) -> tuple[dict[str, Any], dict[str, str], str]:
-    """Return the summary, the tags of its run, and a label."""
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return the summary, the record of its run (empty for files), and a label."""
     if results.has_files(experiment, name) and not from_mlflow:
         family = experiment.config.variants[name].family
         return experiment.store.read_summary(experiment.store.posterior_dir(family, name)), {}, name
     run = results.run_named(experiment, name)
     summary = results.read_run_summary(experiment, run)
-    return summary, dict(run.tags), f"{run.name} {run.run_id[:8]}"
+    return summary, results.read_run_record(experiment, run), f"{run.name} {run.run_id[:8]}"

@@ -11,6 +11,7 @@ from toxtrail.cli._options import refuse_several
 from toxtrail.cli._output import OutputFormat, format_options, print_csv, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
+from toxtrail.records.run_tags import FAMILY_TAG, KIND_TAG
 from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def runs(
       toxtrail runs
       toxtrail runs --latest --kind variant --resources
       toxtrail runs --tree
-      toxtrail runs --filter "tags.\\`toxtrail.role\\` = 'benign'"
+      toxtrail runs --filter "tags.role = 'benign'"
       toxtrail runs --filter "metrics.\\`jigsaw-bilstm/all/rate_pct\\` > 20"
       toxtrail runs --for-lock v1.0
       toxtrail runs --orphans
@@ -94,8 +95,8 @@ def runs(
     if orphans:
         _print_orphans(experiment, everything, form == "json")
         return
-    selected = [r for r in everything if family in (None, r.tags.get("toxtrail.family"))]
-    selected = [run for run in selected if kind in (None, run.tags.get("toxtrail.kind"))]
+    selected = [r for r in everything if family in (None, r.tags.get(FAMILY_TAG))]
+    selected = [run for run in selected if kind in (None, run.tags.get(KIND_TAG))]
     if revision is not None:
         from toxtrail.audit.lineage.downstream import lock_at, runs_of_lock
 

@@ -20,7 +20,7 @@ from toxtrail.execution.factories import (
     scoring_environment,
 )
 from toxtrail.execution.progress import progress
-from toxtrail.execution.telemetry import environment_tags, record_execution
+from toxtrail.execution.telemetry import record_execution, tracking_facts
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def track_variant(experiment: Experiment, variant: str) -> None:
     """Publish a variant to the present MLflow store."""
     from toxtrail.stages import track
 
-    variant_config, facts = experiment.variant(variant), environment_tags(experiment.root)
+    variant_config, facts = experiment.variant(variant), tracking_facts(experiment.root)
     tracker = make_tracker(experiment)
     for remark in track.run(experiment.store, variant, variant_config, tracker, facts):
         warn(remark)
@@ -281,7 +281,7 @@ def track_comparison(experiment: Experiment, family: str) -> None:
     """Publish a family's comparison. See track_variant."""
     from toxtrail.stages import track_comparison as stage_module
 
-    (family,), facts = experiment.families((family,)), environment_tags(experiment.root)
+    (family,), facts = experiment.families((family,)), tracking_facts(experiment.root)
     tracker = make_tracker(experiment)
     for remark in stage_module.run(experiment.store, family, tracker, facts):
         warn(remark)

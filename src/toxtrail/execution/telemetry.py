@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.git import changed_files, head_commit, refusal
+from toxtrail.backends.protocols import TrackingFacts
 from toxtrail.console import echo
 from toxtrail.execution.execution_records import write_record
 from toxtrail.execution.memory import peak_mib
 from toxtrail.provenance.identity import sha256_file
+from toxtrail.records.run_tags import COMMIT_TAG, DIRTY_TAG
 from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
@@ -73,20 +75,20 @@ def _user() -> str:
         return "unknown"
 
 
-def environment_tags(root: Path) -> dict[str, str]:
-    """Return tags of an MLflow run that describe when, where and by whom it was tracked: toxtrail's
-    own, and those that MLflow's UI shows as user and source."""
+def tracking_facts(root: Path) -> TrackingFacts:
+    """Return the tags that the MLflow UI shows as user and source, and the hashes of the state."""
     lock, requirements = root / "dvc.lock", root / "requirements.txt"
     commit = _commit(root)
-    return {
+    tags = {
         "mlflow.user": _user(),
         "mlflow.source.name": "toxtrail",
         "mlflow.source.type": "LOCAL",
-        **({"mlflow.source.git.commit": commit} if commit else {}),
-        "toxtrail.git_commit": commit or "none",
-        "toxtrail.git_dirty": str(bool(changed_files(root))).lower(),
-        "toxtrail.dvc_lock_sha256": sha256_file(lock) if lock.is_file() else "none",
-        "toxtrail.requirements_sha256": (
-            sha256_file(requirements) if requirements.is_file() else "none"
-        ),
+        **({COMMIT_TAG: commit} if commit else {}),
+        DIRTY_TAG: str(bool(changed_files(root))).lower(),
     }
+    hashes = {
+        f"{name}_sha256": sha256_file(path)
+        for name, path in (("dvc_lock", lock), ("requirements", requirements))
+        if path.is_file()
+    }
+    return TrackingFacts(tags, hashes)

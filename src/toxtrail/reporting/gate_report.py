@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from toxtrail.provenance.identity import canonical_json, content_key
 from toxtrail.records.gate import GateResult, GateRow
 from toxtrail.records.results import ComparisonSummary
+from toxtrail.records.run_tags import COMPARISONS_TAG, DECISION_TAG, POLICY_HASH_TAG, POLICY_TAG
 from toxtrail.reporting.table import (
     Table,
     as_markdown,
@@ -17,13 +18,6 @@ from toxtrail.reporting.table import (
 )
 from toxtrail.reporting.text import MISSING_CELL, plural
 from toxtrail.text_escaping import escape_control_chars, escape_markdown
-
-DECISION_TAG = "toxtrail.gate"
-POLICY_TAG = "toxtrail.gate.policy"
-POLICY_HASH_TAG = "toxtrail.gate.policy_sha256"
-COMPARISONS_TAG = "toxtrail.gate.comparisons"
-GATE_TAGS = {DECISION_TAG, POLICY_TAG, POLICY_HASH_TAG, COMPARISONS_TAG}
-"""Tags that a gate sets on the runs of comparisons; the seal does not cover them."""
 
 
 def gate_tags(result: GateResult, summaries: Sequence[ComparisonSummary]) -> dict[str, str]:

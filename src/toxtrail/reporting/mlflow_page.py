@@ -28,6 +28,19 @@ from toxtrail.records.results import (
     VariantSummary,
 )
 from toxtrail.records.rows import Generation, Prompt, Score
+from toxtrail.records.run_tags import (
+    COMPARABILITY_TAG,
+    COMPARISON_TAG,
+    FAMILY_TAG,
+    KEY_TAG,
+    KIND_TAG,
+    MISMATCH_TAG,
+    ORIGIN_TAG,
+    PARENT_TAG,
+    ROLE_TAG,
+    SCORER_TAG,
+    VERDICT_TAG,
+)
 from toxtrail.regular_files import open_regular
 from toxtrail.reporting.comparison_tables import comparison_notes, verdicts
 from toxtrail.reporting.comparison_view import ALL, ComparisonView
@@ -164,47 +177,53 @@ def _add_metric(
 
 
 def variant_tags(
-    variant_config: VariantConfig,
-    card: ModelIdentity,
-    summary: VariantSummary,
-    files: Mapping[str, Path],
+    variant_config: VariantConfig, card: ModelIdentity, summary: VariantSummary
 ) -> dict[str, str]:
     """Return the tags that a filter in the MLflow UI can use."""
     tags = {
-        "toxtrail.kind": "variant",
-        "toxtrail.family": variant_config.family,
-        "toxtrail.role": variant_config.role,
-        "toxtrail.primary": summary.primary,
-        "toxtrail.parent": variant_config.parent or "",
-        "toxtrail.comparability": _fingerprint(summary),
-        "toxtrail.model_fingerprint": card.fingerprint,
-        "toxtrail.model_revision": card.base.resolved,
-        "toxtrail.generations_md5": _md5(files["generations.parquet"]),
-        "toxtrail.scores_md5": _md5(files["scores.parquet"]),
+        KIND_TAG: "variant",
+        FAMILY_TAG: variant_config.family,
+        ROLE_TAG: variant_config.role,
+        SCORER_TAG: summary.primary,
+        COMPARABILITY_TAG: _fingerprint(summary),
     }
+    if variant_config.parent:
+        tags[PARENT_TAG] = variant_config.parent
     if card.texts:
-        tags["toxtrail.origin"] = "texts handed in"
+        tags[ORIGIN_TAG] = "texts handed in"
     if variant_config.served_model_name:
-        tags["toxtrail.origin"] = "texts from a server"
+        tags[ORIGIN_TAG] = "texts from a server"
+    return tags
+
+
+def variant_hashes(card: ModelIdentity, files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the hashes that connect the run with weights, training data and DVC's cache."""
+    hashes = {
+        "model_fingerprint": card.fingerprint,
+        "base_sha256": card.base.sha256,
+        "base_revision": card.base.resolved,
+        "generations_md5": _md5(files["generations.parquet"]),
+        "scores_md5": _md5(files["scores.parquet"]),
+    }
     if card.adapters:
         last = card.adapters[-1]
-        tags["toxtrail.adapter_sha256"] = last.sha256
+        hashes["adapter_sha256"] = last.sha256
         if last.training:
-            tags["toxtrail.parent_fingerprint"] = last.training.parent_fingerprint
-            tags["toxtrail.training_data_sha256"] = last.training.data_sha256
-    return tags
+            hashes["parent_fingerprint"] = last.training.parent_fingerprint
+            hashes["training_data_sha256"] = last.training.data_sha256
+    return hashes
 
 
 def comparison_tags(family: str, summary: ComparisonSummary) -> dict[str, str]:
     """Return the tags that a filter in the MLflow UI can use."""
     tags = {
-        "toxtrail.kind": "comparison",
-        "toxtrail.family": family,
-        "toxtrail.primary": summary.primary,
-        "toxtrail.comparability": _fingerprint(summary),
+        KIND_TAG: "comparison",
+        FAMILY_TAG: family,
+        SCORER_TAG: summary.primary,
+        COMPARABILITY_TAG: _fingerprint(summary),
     }
     warning = mismatch_note(summary)
-    return {**tags, "toxtrail.mismatch": warning[:MAX_TAG_CHARS]} if warning else tags
+    return {**tags, MISMATCH_TAG: warning[:MAX_TAG_CHARS]} if warning else tags
 
 
 def _md5(path: Path) -> str:
@@ -264,9 +283,9 @@ def variant_description(
     worst = max(rows.values(), key=lambda row: (row.rate or 0.0, row.subset != ALL))
     rate = f"{percent(overall.rate)} {percent_interval(overall.rate_lo, overall.rate_hi)}"
     family = _search_link(
-        "tags.`toxtrail.family`", variant_config.family, "tags.`toxtrail.kind` = 'comparison'"
+        f"tags.{FAMILY_TAG}", variant_config.family, f"tags.{KIND_TAG} = 'comparison'"
     )
-    comparable = _search_link("tags.`toxtrail.comparability`", _fingerprint(summary))
+    comparable = _search_link(f"tags.{COMPARABILITY_TAG}", _fingerprint(summary))
     against = (
         f"its parent `{variant_config.parent}`"
         if variant_config.parent
@@ -280,7 +299,7 @@ def variant_description(
             f"{overall.threshold}. Highest in *{worst.subset}*: "
             f"{percent(worst.rate)}, {worst.n_toxic} of {worst.n_scored}.",
             "",
-            f"**Verdict** against {against}: the tag `toxtrail.verdict`, and the "
+            f"**Verdict** against {against}: the tag `{VERDICT_TAG}`, and the "
             f"[comparison of {variant_config.family}]({family}). "
             f"[Runs under the same conditions]({comparable}) may be compared.",
             "",
@@ -316,7 +335,7 @@ def comparison_description(family: str, summary: ComparisonSummary) -> str:
     if len(results) > MAX_LISTED_PAIRS:
         lines.append(f"- and {len(results) - MAX_LISTED_PAIRS} more: `pairs.csv`")
     runs = [
-        f"[{v.variant}]({_search_link('tags.`toxtrail.content_key`', v.content_key)})"
+        f"[{v.variant}]({_search_link(f'tags.`{KEY_TAG}`', v.content_key)})"
         if v.content_key and index < MAX_LINKED_RUNS
         else v.variant
         for index, v in enumerate(summary.variants)
@@ -331,7 +350,7 @@ def comparison_description(family: str, summary: ComparisonSummary) -> str:
             *lines,
             "",
             f"**Runs compared**: {', '.join(runs)}. "
-            f"[Side by side]({_search_link('tags.`toxtrail.family`', family)}).",
+            f"[Side by side]({_search_link(f'tags.{FAMILY_TAG}', family)}).",
             "",
             "**Reproduce and audit**, in the experiment's folder:",
             "",
@@ -355,12 +374,6 @@ def _notes_that_fit(notes: Sequence[str], room: int) -> str:
             break
         text, rest = text + line, rest - 1
     return text + (MORE_NOTES.format(rest) if rest else "")
-
-
-VERDICT_TAG = "toxtrail.verdict"
-COMPARISON_TAG = "toxtrail.comparison"
-VERDICT_TAGS = {VERDICT_TAG, COMPARISON_TAG}
-"""Tags that a comparison sets on the runs of its variants; the seal does not cover them."""
 
 
 def verdict_tags(summary: ComparisonSummary, comparison: str) -> dict[str, dict[str, str]]:

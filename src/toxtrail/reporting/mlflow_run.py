@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toxtrail.backends.protocols import RunContent
+from toxtrail.backends.protocols import RunContent, TrackingFacts
 from toxtrail.config.schema import VariantConfig
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, sha256_text
 from toxtrail.records.results import ComparisonSummary, VariantSummary
@@ -25,6 +25,7 @@ from toxtrail.reporting.mlflow_page import (
     run_datasets,
     run_params,
     variant_description,
+    variant_hashes,
     variant_tags,
     verdict_tags,
 )
@@ -58,14 +59,14 @@ def variant_run(
     results: VariantFiles,
     files: Mapping[str, Path],
     snapshot: Mapping[str, Path],
-    facts: Mapping[str, str],
+    facts: TrackingFacts,
 ) -> RunContent:
     """Return the contents of a variant's run.
 
     Args:
         files: name -> file; the run's manifest lists them.
         snapshot: the same of files that the manifest does not list.
-        facts: current tags that are not part of the identity (commit, dirty flag, ...).
+        facts: facts of the publication, which are not part of the identity.
     """
     card, summary, executions = results.card, results.summary, results.executions
     manifest = _manifest(summary)
@@ -75,7 +76,8 @@ def variant_run(
         content_key=manifest.content_key,
         manifest=canonical_json(intoto_statement(manifest, files)),
         description=variant_description(variant, variant_config, summary, card),
-        tags={**variant_tags(variant_config, card, summary, files), **facts},
+        tags={**variant_tags(variant_config, card, summary), **facts.tags},
+        hashes={**variant_hashes(card, files), **facts.hashes},
         params=run_params(manifest),
         metrics={
             **rate_metrics(summary.rates),
@@ -97,7 +99,7 @@ def comparison_run(
     summary: ComparisonSummary,
     files: Mapping[str, Path],
     snapshot: Mapping[str, Path],
-    facts: Mapping[str, str],
+    facts: TrackingFacts,
 ) -> RunContent:
     """Return the contents of the run of a family's comparison. See variant_run."""
     manifest = _manifest(summary)
@@ -106,7 +108,8 @@ def comparison_run(
         content_key=manifest.content_key,
         manifest=canonical_json(intoto_statement(manifest, files)),
         description=comparison_description(family, summary),
-        tags={**comparison_tags(family, summary), **facts},
+        tags={**comparison_tags(family, summary), **facts.tags},
+        hashes=facts.hashes,
         params={
             **run_params(manifest),
             **{f"variant.{v.variant}": v.content_key for v in summary.variants if v.content_key},

@@ -6,10 +6,9 @@ writes  the run, and mlruns/receipts/variants/<family>/<variant>.json after the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from toxtrail.backends.protocols import RunContent, Tracker
+from toxtrail.backends.protocols import RunContent, Tracker, TrackingFacts
 from toxtrail.config.schema import VariantConfig
 from toxtrail.execution.execution_records import damaged_records, read_executions
 from toxtrail.records.results import VariantSummary
@@ -23,7 +22,7 @@ def run(
     variant: str,
     variant_config: VariantConfig,
     tracker: Tracker,
-    facts: Mapping[str, str],
+    facts: TrackingFacts,
 ) -> list[str]:
     """Collect, publish, write the receipt.
 
@@ -38,12 +37,12 @@ def run(
 
 
 def variant_content(
-    store: ArtifactStore, variant: str, variant_config: VariantConfig, facts: Mapping[str, str]
+    store: ArtifactStore, variant: str, variant_config: VariantConfig, facts: TrackingFacts
 ) -> RunContent:
     """Return the contents of a variant's run.
 
     Args:
-        facts: current tags that are not part of the identity (commit, dirty flag, ...).
+        facts: facts of the publication, which are not part of the identity.
     """
     family = variant_config.family
     files = _files(store, family, variant)

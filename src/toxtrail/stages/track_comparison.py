@@ -6,15 +6,13 @@ writes  the run, and mlruns/receipts/families/<family>.json after the run is com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from toxtrail.backends.protocols import RunContent, Tracker
+from toxtrail.backends.protocols import RunContent, Tracker, TrackingFacts
 from toxtrail.records.results import ComparisonSummary
 from toxtrail.reporting.mlflow_run import build_receipt, comparison_run
 from toxtrail.storage.artifacts import ArtifactStore, existing_files
 
 
-def run(store: ArtifactStore, family: str, tracker: Tracker, facts: Mapping[str, str]) -> list[str]:
+def run(store: ArtifactStore, family: str, tracker: Tracker, facts: TrackingFacts) -> list[str]:
     """Collect, publish, write the receipt. See toxtrail.stages.track."""
     content = comparison_content(store, family, facts)
     published = tracker.publish(content)
@@ -22,7 +20,7 @@ def run(store: ArtifactStore, family: str, tracker: Tracker, facts: Mapping[str,
     return list(published.remarks)
 
 
-def comparison_content(store: ArtifactStore, family: str, facts: Mapping[str, str]) -> RunContent:
+def comparison_content(store: ArtifactStore, family: str, facts: TrackingFacts) -> RunContent:
     """Return the contents of the run of a family's comparison."""
     folder, pooled = store.comparison_dir(family), store.pooled_dir(family)
     files = {

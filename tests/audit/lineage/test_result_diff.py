@@ -61,10 +61,11 @@ def test_each_change_is_named_in_its_own_section():
         assert [one.field for one in found] == [field]
 
 
-def test_where_two_runs_were_made_is_told_by_their_tags():
-    tags = {"toxtrail.git_commit": "a" * 40, "toxtrail.git_dirty": "false"}
-    other = {**tags, "toxtrail.git_dirty": "true"}
-    (one,) = diff_results(summary(), summary(), tags, other)
+def test_where_two_runs_were_made_is_told_by_their_records():
+    tags = {"mlflow.source.git.commit": "a" * 40, "git_dirty": "false"}
+    record = {"tags": tags, "hashes": {"dvc_lock_sha256": "b" * 64}}
+    other = {**record, "tags": {**tags, "git_dirty": "true"}}
+    (one,) = diff_results(summary(), summary(), record, other)
     assert (one.section, one.field, one.a, one.b) == ("execution", "git_dirty", "false", "true")
 
 

@@ -11,9 +11,9 @@ from fake_mlflow import ARTIFACTS, Answer, serving
 
 import toxtrail
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
-from toxtrail.backends.mlflow.write_run import PAYLOAD_TAG, SEAL_TAG
 from toxtrail.errors import BackendError, DataError, UnreadableError
 from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.run_tags import PAYLOAD_TAG, SEAL_TAG
 
 RUN, SUMMARY = "a1" * 16, json.dumps({"rate": 0.75})
 
@@ -79,7 +79,7 @@ TAMPERINGS = {
     "the manifest": ({**FILES, "manifest.json": "{}"}, TAGS, "manifest.json"),
     "a list that is none": ({**FILES, "payload.json": "[]"}, TAGS, "payload.json"),
     "a seal that is gone": (FILES, {PAYLOAD_TAG: TAGS[PAYLOAD_TAG]}, "manifest.json"),
-    "a list without a tag": (FILES, {SEAL_TAG: TAGS[SEAL_TAG]}, "payload_sha256"),
+    "a list without a tag": (FILES, {SEAL_TAG: TAGS[SEAL_TAG]}, PAYLOAD_TAG),
 }
 
 

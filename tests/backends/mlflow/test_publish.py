@@ -20,10 +20,10 @@ from toxtrail.backends.mlflow.fetch_artifacts import Fetched
 from toxtrail.backends.mlflow.published_contents import Content, find_published
 from toxtrail.backends.mlflow.store import publisher_id
 from toxtrail.backends.mlflow.tracker import MlflowTracker
-from toxtrail.backends.mlflow.write_run import KEY_TAG, PUBLISHER_TAG, SEAL_TAG
 from toxtrail.backends.protocols import LoggedAdapter, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.run_tags import KEY_TAG, PUBLISHER_TAG, SEAL_TAG
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def content(request, tmp_path):
         content_key=sha256_text(request.node.name),
         manifest=json.dumps({"subject": []}),
         description="",
-        tags={"toxtrail.kind": "variant"},
+        tags={"kind": "variant"},
         params={"a": 1},
         metrics={"m/n": 1.0},
         files={"scores.parquet": path},
@@ -255,7 +255,7 @@ def test_a_reader_finds_a_run_without_writing(team, content, monkeypatch):
     found = team.there.publish(content)
     assert (found.run_id, found.remarks) == (first.run_id, ())
     new = dataclasses.replace(
-        content, primary_metric="x", notes={content.content_key: {"toxtrail.verdict": "v"}}
+        content, primary_metric="x", notes={content.content_key: {"verdict": "v"}}
     )
     assert len(team.there.publish(new).remarks) == 2
 

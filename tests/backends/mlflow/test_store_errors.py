@@ -16,8 +16,8 @@ from toxtrail.backends.mlflow.read_store import read_store
 from toxtrail.backends.mlflow.store import UnreachableStoreError, readonly_client
 from toxtrail.backends.mlflow.store_errors import explain_error, is_unreachable
 from toxtrail.backends.mlflow.tracker import MlflowTracker
-from toxtrail.backends.mlflow.write_run import PAYLOAD_TAG
 from toxtrail.errors import BackendError, ConfigError, UnreadableError
+from toxtrail.records.run_tags import PAYLOAD_TAG
 
 PASSWORD = "correct-horse-battery"
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")

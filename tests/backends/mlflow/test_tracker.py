@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 
 from toxtrail.backends.mlflow.store import tracking_uri
 from toxtrail.backends.mlflow.tracker import MlflowTracker
-from toxtrail.backends.mlflow.write_run import KEY_TAG, NONFINITE_TAG, SCHEMA_TAG, SEAL_TAG
 from toxtrail.backends.protocols import (
     EXPERIMENT_PLACEHOLDER,
     DatasetInput,
@@ -21,6 +20,7 @@ from toxtrail.backends.protocols import (
 )
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.run_tags import KEY_TAG, NONFINITE_TAG, SCHEMA_TAG, SEAL_TAG
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def content(request, tmp_path):
         content_key=sha256_text(request.node.name),
         manifest=json.dumps({"predicate": {"test": request.node.name}}),
         description="**text**",
-        tags={"toxtrail.kind": "variant"},
+        tags={"kind": "variant"},
         params={"generation.seed": 7},
         metrics={"judge/all/rate": 0.25},
         curves={"train/loss": [(1, 2.0), (2, 1.5)]},
@@ -240,13 +240,13 @@ def test_notes_are_put_onto_other_runs_and_the_primary_metric_onto_the_experimen
     tracker, content, client
 ):
     run_id = tracker.publish(content).run_id
-    note = {content.content_key: {"toxtrail.verdict": "higher"}}
+    note = {content.content_key: {"verdict": "higher"}}
     other = dataclasses.replace(
         content, content_key="1" * 64, notes=note, primary_metric="judge/all/rate_pct", adapter=None
     )
     for _ in range(2):
         tracker.publish(other)
-    assert client.get_run(run_id).data.tags["toxtrail.verdict"] == "higher"
+    assert client.get_run(run_id).data.tags["verdict"] == "higher"
     experiment = client.get_experiment_by_name("toxtrail")
     assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "judge/all/rate_pct"
     assert tracker.publish(content).run_id == run_id

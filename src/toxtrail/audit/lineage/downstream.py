@@ -15,10 +15,10 @@ from toxtrail.audit.verify.pipeline import RECEIPTS
 from toxtrail.backends import git
 from toxtrail.backends.dvc import cache_folder
 from toxtrail.backends.mlflow.run_files import LocalRunFiles
-from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
 from toxtrail.errors import ConfigError
 from toxtrail.provenance.identity import ModelIdentity, walk_lineage
+from toxtrail.records.run_tags import COMMIT_TAG, KEY_TAG, SEAL_TAG
 from toxtrail.regular_files import read_text
 from toxtrail.storage.artifacts import pretty_json
 
@@ -81,7 +81,7 @@ def results_of_commit(
     ]
     recorded_ids = {run.run_id for run in runs_of_lock(lock, runs)}
     for run in runs:
-        tracked = run.tags.get("toxtrail.git_commit") == sha
+        tracked = run.tags.get(COMMIT_TAG) == sha
         if run.run_id in recorded_ids or tracked:
             why = ["its receipt is in this commit's dvc.lock"] if run.run_id in recorded_ids else []
             why += ["it was tracked at this commit"] if tracked else []

@@ -14,12 +14,14 @@ from toxtrail.audit.lineage.resolve_file import (
     stage_run_of,
     target_from_file,
 )
+from toxtrail.audit.lineage.result_diff import publication_facts
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.audit.verify.hash_cache import Digest, hash_file
 from toxtrail.backends.mlflow.run_files import LocalRunFiles, damage_error, damaged_runs
 from toxtrail.errors import DataError, why_unread
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import walk_lineage
+from toxtrail.records.run_tags import COMPARABILITY_TAG, DIRTY_TAG, MISMATCH_TAG
 
 
 def resolve_runs(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
@@ -56,8 +58,9 @@ def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
         return _unusable_run(title, run.files.folder, error)
     link = scene.chain.of_manifest(title, manifest)
     tags = record["tags"]
-    names = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256", "comparability")
-    facts = [(n, tags[f"toxtrail.{n}"]) for n in names if f"toxtrail.{n}" in tags]
+    facts = [*publication_facts(record).items()]
+    if COMPARABILITY_TAG in tags:
+        facts.append(("comparability", tags[COMPARABILITY_TAG]))
     link = link._replace(
         facts=(*facts, *_executions(run), *link.facts), weak=(*link.weak, *_doubts(run, tags))
     )
@@ -68,10 +71,10 @@ def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
 
 
 def _doubts(run: LocalRunFiles, tags: Mapping[str, str]) -> Iterator[str]:
-    if tags.get("toxtrail.git_dirty") == "true":
+    if tags.get(DIRTY_TAG) == "true":
         yield "tracked with uncommitted changes: the commit is not sufficient to reproduce it"
-    if "toxtrail.mismatch" in tags:
-        yield tags["toxtrail.mismatch"]
+    if MISMATCH_TAG in tags:
+        yield tags[MISMATCH_TAG]
     if not run.files.anchored:
         yield "the store's database does not have it: its files were compared with their list only"
 

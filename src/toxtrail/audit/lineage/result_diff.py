@@ -14,11 +14,10 @@ from toxtrail.provenance.identity import (
     shown_params,
     walk_lineage,
 )
+from toxtrail.records.run_tags import COMMIT_TAG, DIRTY_TAG
 
 MISSING = "-"
 SECTIONS = ("params", "data", "weights", "code", "environment", "execution", "numbers")
-FACTS = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256")
-"""Tags of a run that identify where it was made."""
 
 
 class FieldDifference(NamedTuple):
@@ -33,16 +32,16 @@ class FieldDifference(NamedTuple):
 def diff_results(
     a: Mapping[str, Any],
     b: Mapping[str, Any],
-    tags_a: Mapping[str, str],
-    tags_b: Mapping[str, str],
+    record_a: Mapping[str, Any],
+    record_b: Mapping[str, Any],
 ) -> list[FieldDifference]:
     """Return everything that differs, by section.
 
     Args:
         a: a summary of a posterior or a comparison.
-        tags_a: of its MLflow run; empty for files.
+        record_a: of its MLflow run; empty for files.
     """
-    known_a, known_b = _facts(a, tags_a), _facts(b, tags_b)
+    known_a, known_b = _facts(a, record_a), _facts(b, record_b)
     differences = []
     for section in SECTIONS:
         fields_a, fields_b = known_a[section], known_b[section]
@@ -60,7 +59,21 @@ def unchanged_sections(differences: Sequence[FieldDifference]) -> list[str]:
     ]
 
 
-def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def publication_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the commit and the hashes of the state from which a run was published.
+
+    Args:
+        record: of the run (record.json).
+    """
+    tags, hashes = record["tags"], record.get("hashes", {})
+    return {
+        "git_commit": tags.get(COMMIT_TAG, "none"),
+        "git_dirty": tags.get(DIRTY_TAG, "unknown"),
+        **{n: hashes.get(n, "none") for n in ("dvc_lock_sha256", "requirements_sha256")},
+    }
+
+
+def _facts(summary: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     manifest = Manifest.from_json(summary["manifest"])
     nodes = walk_lineage(manifest)
     cards = {node.model.key: node.model for node in nodes if node.model}
@@ -79,7 +92,7 @@ def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dic
             for node in nodes
             for name, value in node.environment.items()
         },
-        "execution": {n: tags[f"toxtrail.{n}"] for n in FACTS if f"toxtrail.{n}" in tags},
+        "execution": publication_facts(record) if record else {},
         "numbers": _numbers(summary),
     }
 

@@ -21,7 +21,8 @@ from toxtrail.config.gate_policy import GatePolicy
 from toxtrail.config.load import validate_section
 from toxtrail.errors import ConfigError
 from toxtrail.records.results import ComparisonSummary
-from toxtrail.reporting.gate_report import COMPARISONS_TAG, GATE_TAGS, POLICY_TAG, gate_tags
+from toxtrail.records.run_tags import COMPARISONS_TAG, GATE_TAGS, POLICY_TAG
+from toxtrail.reporting.gate_report import gate_tags
 
 
 def verify_gates(evidence: VerifyContext, view: StoreView | None) -> Iterator[Check]:

@@ -38,27 +38,27 @@ from toxtrail.backends.mlflow.store import (
     is_local,
     local_store,
 )
-from toxtrail.backends.mlflow.write_run import (
-    KEY_TAG,
-    MLMODEL,
-    PAYLOAD,
-    PAYLOAD_TAG,
-    RECORD,
-    SCHEMA_TAG,
-    SCHEMA_VERSION,
-    SEAL_TAG,
-)
-from toxtrail.backends.protocols import RunContent
+from toxtrail.backends.mlflow.write_run import MLMODEL, PAYLOAD, RECORD, SCHEMA_VERSION
+from toxtrail.backends.protocols import RunContent, TrackingFacts
 from toxtrail.errors import BackendError, why_unread
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.run_tags import (
+    COMPARISON_TAG,
+    KEY_TAG,
+    PAYLOAD_TAG,
+    SCHEMA_TAG,
+    SEAL_TAG,
+    VERDICT_TAG,
+    VERDICT_TAGS,
+)
 from toxtrail.regular_files import files_by_name, read_text, status
-from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
 from toxtrail.reporting.mlflow_run import COST, build_receipt
 from toxtrail.stages.track import variant_content
 from toxtrail.stages.track_comparison import comparison_content
 from toxtrail.storage.artifacts import pretty_json, read_json
 
+NO_FACTS = TrackingFacts({}, {})
 SHOWN_NAMES = 3
 """Maximum number of metrics named in a message."""
 LONGEST_UPLOAD = 24 * 3600 * 1000
@@ -154,8 +154,8 @@ def expected_run_content(evidence: VerifyContext, instance: StageRun) -> RunCont
     """Return the expected content of a run, computed from the files of the repository."""
     key = instance.key or ""
     if instance.stage.name == "track":
-        return variant_content(evidence.store, key, evidence.config.variants[key], {})
-    return comparison_content(evidence.store, key, {})
+        return variant_content(evidence.store, key, evidence.config.variants[key], NO_FACTS)
+    return comparison_content(evidence.store, key, NO_FACTS)
 
 
 def verify_verdicts(
@@ -168,7 +168,7 @@ def verify_verdicts(
     content_keys = {stored.run.tags.get(KEY_TAG) for stored in live}
     for family in sorted({evidence.config.variants[v].family for v in variants}):
         try:
-            notes = comparison_content(evidence.store, family, {}).notes
+            notes = comparison_content(evidence.store, family, NO_FACTS).notes
         except DAMAGE_ERRORS as error:  # problems of its files are reported there
             yield from unread_only("MLflow values", f"verdicts of {family}", error)
             continue
@@ -309,6 +309,17 @@ def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
     for name, text in content.tags.items():
         if stored.run.tags.get(name) != text:
             yield f"tag {name} is {stored.run.tags.get(name)!r}, the files have {text!r}"
+    yield from _unlike_hashes(stored, content)
+
+
+def _unlike_hashes(stored: StoredRun, content: RunContent) -> Iterator[str]:
+    record = _read_json(stored.files / RECORD) if stored.files else None
+    if not isinstance(record, dict):  # reported by verify_run
+        return
+    recorded = record.get("hashes", {})
+    for name, digest in content.hashes.items():
+        if recorded.get(name) != digest:
+            yield f"{name} in {RECORD} is {recorded.get(name)}, the files have {digest}"
 
 
 def _verify_files(evidence: VerifyContext, stored: StoredRun, folder: Path) -> Iterator[Check]:

@@ -48,12 +48,12 @@ from toxtrail.audit.verify.unsafe_outputs import is_refused, refused_places
 from toxtrail.audit.verify.weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.dvc import cache_folder
-from toxtrail.backends.mlflow.write_run import KEY_TAG
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import read_yaml
 from toxtrail.config.schema import Config
 from toxtrail.errors import DataError
 from toxtrail.pipeline import StageRun, stage_runs, upstream
+from toxtrail.records.run_tags import KEY_TAG
 from toxtrail.regular_files import read_text, refuse_irregular
 from toxtrail.storage.artifacts import ArtifactStore, read_json
 

@@ -10,10 +10,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toxtrail.backends.mlflow.write_run import PAYLOAD_TAG, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
-from toxtrail.reporting.gate_report import GATE_TAGS
-from toxtrail.reporting.mlflow_page import VERDICT_TAGS
+from toxtrail.records.run_tags import GATE_TAGS, PAYLOAD_TAG, SEAL_TAG, VERDICT_TAGS, is_reserved
 
 NOTE = "mlflow.note.content"
 """The description on a run's page."""
@@ -44,7 +42,7 @@ def _tags(run: TrackedRun, recorded: Mapping[str, str]) -> Iterator[str]:
             yield f"tag {name} was changed from {text!r} to {now!r}"
     expected_tags = {*recorded, SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS, *GATE_TAGS}
     for name in sorted(run.tags.keys() - expected_tags):
-        if name.startswith("toxtrail."):
+        if is_reserved(name):
             yield f"tag {name} was added: {run.tags[name]!r}"
 
 

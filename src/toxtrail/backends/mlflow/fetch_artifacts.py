@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.mlflow.store import artifact_root, is_local, readonly_client, scratch_folder
 from toxtrail.backends.mlflow.store_errors import explain_error
-from toxtrail.backends.mlflow.write_run import PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
+from toxtrail.backends.mlflow.write_run import PAYLOAD, RECORD
 from toxtrail.errors import DataError, UnreadableError, why_unread
 from toxtrail.provenance.identity import sha256_file, sha256_text
+from toxtrail.records.run_tags import PAYLOAD_TAG, SEAL_TAG
 from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:

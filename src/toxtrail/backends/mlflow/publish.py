@@ -31,13 +31,8 @@ from toxtrail.backends.mlflow.search import search
 from toxtrail.backends.mlflow.store import artifact_root, is_local, publisher_id, tracking_uri
 from toxtrail.backends.mlflow.store_errors import explain_error
 from toxtrail.backends.mlflow.write_run import (
-    KEY_TAG,
     PAYLOAD,
-    PAYLOAD_TAG,
-    PUBLISHER_TAG,
-    SCHEMA_TAG,
     SCHEMA_VERSION,
-    SEAL_TAG,
     delete_run,
     finish_run,
     write_run,
@@ -45,6 +40,7 @@ from toxtrail.backends.mlflow.write_run import (
 from toxtrail.backends.protocols import PublishedRun, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_file, sha256_text
+from toxtrail.records.run_tags import KEY_TAG, PAYLOAD_TAG, PUBLISHER_TAG, SCHEMA_TAG, SEAL_TAG
 from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:

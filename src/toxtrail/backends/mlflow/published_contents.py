@@ -17,8 +17,8 @@ from toxtrail.backends.mlflow.store import (
     store_exists,
     tracking_uri,
 )
-from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG
 from toxtrail.errors import BackendError
+from toxtrail.records.run_tags import KEY_TAG, SEAL_TAG
 from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:

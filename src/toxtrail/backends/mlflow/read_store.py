@@ -24,6 +24,7 @@ from toxtrail.backends.mlflow.store import (
 from toxtrail.backends.mlflow.tracker import as_tracked
 from toxtrail.backends.mlflow.write_run import DIGEST_LIMIT
 from toxtrail.backends.protocols import TrackedRun
+from toxtrail.records.run_tags import PREFIX
 from toxtrail.regular_files import files_by_name
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
         expected_location = artifact_root(root).as_uri()
         moved = is_local(root) and stored_experiment.artifact_location != expected_location
         models = _logged_models(client, stored_experiment.experiment_id)
-        runs = [r for r in runs if any(name.startswith("toxtrail.") for name in r.data.tags)]
+        runs = [r for r in runs if any(name.startswith(PREFIX) for name in r.data.tags)]
         histories = _histories(client, root, runs)
         return StoreView(
             tuple(

@@ -16,9 +16,10 @@ from typing import Any
 
 from toxtrail.backends.mlflow.fetch_artifacts import MANIFEST, RunFiles
 from toxtrail.backends.mlflow.store import artifact_root, is_local, local_store, locked_client
-from toxtrail.backends.mlflow.write_run import KEY_TAG, PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
+from toxtrail.backends.mlflow.write_run import PAYLOAD, RECORD
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import Manifest
+from toxtrail.records.run_tags import KEY_TAG, PAYLOAD_TAG, SEAL_TAG
 from toxtrail.regular_files import is_file, read_text
 
 EXECUTIONS = "executions.json"

@@ -21,9 +21,10 @@ from toxtrail.backends.mlflow.store import (
     store_exists,
 )
 from toxtrail.backends.mlflow.store_errors import explain_error
-from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG, require_valid_names
+from toxtrail.backends.mlflow.write_run import require_valid_names
 from toxtrail.backends.protocols import PublishedRun, RunContent, TrackedRun
 from toxtrail.errors import BackendError, ConfigError
+from toxtrail.records.run_tags import KEY_TAG, SEAL_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -223,7 +224,7 @@ def _search_filtered(client: MlflowClient, experiment: str, filter_string: str) 
         first = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"--filter: MLflow cannot parse {filter_string!r}: {first} Example: "
-            "tags.`toxtrail.role` = 'benign' and metrics.`judge/all/rate_pct` > 10"
+            "tags.role = 'benign' and metrics.`judge/all/rate_pct` > 10"
         ) from None
 
 

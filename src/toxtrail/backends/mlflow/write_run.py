@@ -17,6 +17,14 @@ from toxtrail.backends.mlflow.conflicts import retry_conflicts
 from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, LoggedAdapter, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_file, sha256_text
+from toxtrail.records.run_tags import (
+    KEY_TAG,
+    NONFINITE_TAG,
+    PAYLOAD_TAG,
+    PUBLISHER_TAG,
+    SCHEMA_TAG,
+    SEAL_TAG,
+)
 from toxtrail.regular_files import read_bytes
 
 if TYPE_CHECKING:
@@ -24,14 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput as MlflowDatasetInput
     from mlflow.entities import Metric
 
-KEY_TAG = "toxtrail.content_key"
-SEAL_TAG = "toxtrail.seal"
-PAYLOAD_TAG = "toxtrail.payload_sha256"
-NONFINITE_TAG = "toxtrail.nonfinite_metrics"
-SCHEMA_TAG = "toxtrail.schema_version"
-SCHEMA_VERSION = "6"
-PUBLISHER_TAG = "toxtrail.publisher"
-"""The clone that wrote a run: only that one may delete it if it was never finished."""
+SCHEMA_VERSION = "7"
 
 RECORD, PAYLOAD, MLMODEL = "record.json", "payload.json", "MLmodel"
 
@@ -124,6 +125,7 @@ def record_of(run: RunContent, tags: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": run.name,
         "tags": dict(tags),
+        "hashes": dict(run.hashes),
         "params": {name: _param_text(value) for name, value in run.params.items()},
         "metrics": {n: v for n, v in run.metrics.items() if math.isfinite(v)},
         "curves": {
