@@ -55,6 +55,7 @@ PLUMBING = {
     "toxtrail.backends.assets.cache_lock",
     "toxtrail.backends.library_errors",
     "toxtrail.backends.silence",
+    "toxtrail.backends.subprocesses",
     "toxtrail.analysis",
     "toxtrail.config",
     "toxtrail.datasets",

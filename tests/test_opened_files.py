@@ -38,6 +38,7 @@ PERMITTED = {
     ("backends/mlflow/create_store.py", "os.open"): "a draft of ours, written to disk",
     ("execution/run_lock.py", "path.open"): "written, after refuse_irregular",
     ("config/scorer_presets.py", "path.read_text"): "of the package",
+    ("backends/subprocesses.py", "log.open"): "written, after what was there was deleted",
     ("console.py", "os.open"): "the null device",
     ("storage/atomic_writes.py", "path.open"): "a draft of ours, written to disk",
     ("storage/row_journal.py", "self._path.open"): "written, after refuse_irregular",

@@ -51,6 +51,7 @@ GENERATION_CODE = (
     "backends/huggingface/generation",
     "backends/compute/onednn_linear.py",
     "backends/openai_api",
+    "backends/vllm",
 )
 SCORING_CODE = (
     "backends/scorers",

@@ -27,6 +27,16 @@ signal.signal(signal.SIGTERM, lambda n, f: sys.exit(128 + n))
 signal.signal(signal.SIGHUP, lambda n, f: sys.exit(128 + n))
 sys.exit(run_foreground([sys.executable, "-c", sys.argv[1]], Path.cwd(), os.environ))
 """
+BESIDE = (
+    LEADER.replace("import run_foreground", "import BackgroundProgram")
+    .replace("sys.exit(run_foreground([", "program = BackgroundProgram([")
+    .replace(
+        "os.environ))",
+        "os.environ, Path('log'))\nimport time\nwhile program.exit_code is None: time.sleep(0.01)\n"
+        "sys.exit(program.exit_code)",
+    )
+)
+"""The leader of a program that runs beside it."""
 FAMILY = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -36,10 +46,10 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
-def family(tmp_path):
+@pytest.fixture(params=[LEADER, BESIDE], ids=["in front", "beside"])
+def family(tmp_path, request):
     """A leader whose program has a child; both sleep. Yields (leader, their pids)."""
-    leader = subprocess.Popen([sys.executable, "-c", LEADER, FAMILY], cwd=tmp_path)
+    leader = subprocess.Popen([sys.executable, "-c", request.param, FAMILY], cwd=tmp_path)
     wait(lambda: (tmp_path / "pids").exists())
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     yield leader, pids

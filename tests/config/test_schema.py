@@ -473,3 +473,15 @@ def test_labels_are_pinned_and_stand_alone(posterior, said):
     found = complaint(values)
     assert said in found
     assert bool(found) == bool(said)
+
+
+def test_vllm_is_an_engine_of_generation_as_it_changes_rows():
+    assert complaint(changed("generation/engine", "vllm")) == ""
+    assert "generation.engine: vllm" in refused(changed("runtime/engine", "vllm"))
+    assert "runtime.vllm" in refused(changed("runtime/vllm", {"concurrency": 8}))
+
+
+def test_a_variant_has_a_server_of_its_own_or_vllm_and_not_both():
+    values = changed("generation/engine", "vllm")
+    values["variants"]["smollm2-rude"]["served_model_name"] = "rude"
+    assert "variants.smollm2-rude.served_model_name" in refused(values)

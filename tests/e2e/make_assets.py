@@ -45,15 +45,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, hidden: int = 32, prompts: int = 12) -> None:
+    """Write the files.
+
+    Args:
+        hidden: size of the language model's hidden states, 4 times the size of a head.
+        prompts: number of prompts in each of two files.
+    """
     torch.manual_seed(5)
     size = len(SPECIAL) + len(WORDS)
     words = tokenizer()
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=size,
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
@@ -83,7 +89,7 @@ def write(folder: Path) -> None:
     for name, network in (("model", model), ("judge", judge)):
         network.save_pretrained(folder / name)
         words.save_pretrained(folder / name)
-    for name, n, seed in (("one", 12, 1), ("two", 10, 2)):
+    for name, n, seed in (("one", prompts, 1), ("two", prompts - 2, 2)):
         lines = [" ".join(pick(6, 100 * seed + i)) for i in range(n)]
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     pairs = [
@@ -187,4 +193,4 @@ def params() -> dict:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -349,4 +349,5 @@ def differing_environment(
 def _plan(record: Mapping[str, Any], source: str) -> Plan:
     settings = record["settings"]
     engine, tokens, threads = (settings.get(k) for k in ("engine", "batch_tokens", "threads"))
-    return Plan(engine, tokens, threads, source)
+    is_local = engine in ("packed", "plain")  # else vLLM: the rows are generated in this process
+    return Plan(engine if is_local else None, tokens, threads, source)

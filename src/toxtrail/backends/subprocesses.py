@@ -65,21 +65,11 @@ class Programs:
         self, command: Sequence[str], read_end: int, output: int | None
     ) -> subprocess.Popen[str] | None:
         fds = (read_end, *self._kept_fds)
-        supervisor = [sys.executable, "-I", "-S", str(SUPERVISE), ",".join(map(str, fds))]
         try:
             with self._mutex:
                 if self._stopped:
                     return None
-                process = subprocess.Popen(
-                    [*supervisor, *command],
-                    cwd=self._folder,
-                    env=self._environment,
-                    start_new_session=True,
-                    pass_fds=fds,
-                    stdout=output,
-                    stderr=subprocess.STDOUT if output is not None else None,
-                    text=True,
-                )
+                process = _supervised(command, self._folder, self._environment, fds, output)
                 self._running.add(process)
                 return process
         finally:
@@ -93,6 +83,73 @@ class Programs:
             process.communicate()
             raise
         return process.returncode, text or ""
+
+
+class BackgroundProgram:
+    """Program that runs beside this process, such as a server.
+
+    However this process ends (see `Programs`), it ends with everything that it started.
+    """
+
+    def __init__(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+    ) -> None:
+        """Start it.
+
+        Args:
+            log: file for the output of both streams; an existing one is replaced.
+        """
+        log.unlink(missing_ok=True)
+        read_end, self._write_end = os.pipe()
+        try:
+            with log.open("xb") as output:
+                self._process = _supervised(
+                    command, folder, environment, (read_end,), output.fileno()
+                )
+        except BaseException:
+            os.close(self._write_end)
+            raise
+        finally:
+            os.close(read_end)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code (128 + n after signal n); None while it runs."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Stop it with SIGTERM and, after supervise.GRACE_S seconds, SIGKILL; wait for its end."""
+        if self._write_end >= 0:
+            os.close(self._write_end)
+            self._write_end = -1
+        self._process.wait()
+
+
+def _supervised(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    fds: Sequence[int],
+    output: int | None,
+) -> subprocess.Popen[str]:
+    """Start a command under supervise.py.
+
+    Args:
+        fds: its file descriptors, the read end of the pipe first.
+        output: for both streams; None: those of this process.
+    """
+    supervisor = [sys.executable, "-I", "-S", str(SUPERVISE), ",".join(map(str, fds))]
+    return subprocess.Popen(
+        [*supervisor, *command],
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+        pass_fds=fds,
+        stdin=None if output in (None, subprocess.PIPE) else subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        text=True,
+    )
 
 
 def run_foreground(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None:
     """Check params.yaml, and that local files match their pins and contain the required columns,
     rows and prompts; that scorers have the named heads, and are those whose error rates are given;
-    and that this machine has the named device. Nothing is downloaded.
+    and that this machine has the named device, and vLLM if it is the engine. Nothing is downloaded.
 
     With --online, look up each asset on the Hub: whether it exists, is gated (accept its license
     first), was renamed or is missing; and its license.
@@ -91,6 +91,7 @@ def _problems_of_reading(experiment: Experiment) -> list[str]:
         unknown_heads,
         unreadable_sources,
     )
+    from toxtrail.preflight.vllm_support import vllm_problems
     from toxtrail.provenance.measured_scorers import scorer_error_problems
 
     config, assets = experiment.config, make_asset_store(experiment)
@@ -100,6 +101,7 @@ def _problems_of_reading(experiment: Experiment) -> list[str]:
         *unknown_heads(config, assets),
         *damaged_weights(config, assets),
         *scorer_error_problems(config.posterior, scorers),
+        *vllm_problems(config, experiment.root, assets),
     ]
 
 

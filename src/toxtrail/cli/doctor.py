@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
 from toxtrail.reporting.table import Table, text_columns
 
 
 @click.command(
-    "doctor", short_help="Check the environment: versions, device, cache, git, DVC, MLflow."
+    "doctor", short_help="Check the environment: versions, device, cache, git, DVC, MLflow, vLLM."
 )
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check the environment: Python, versions against requirements.txt, device, cache, git, DVC,
-    MLflow.
+    MLflow, vLLM.
 
     \b
     Examples:
@@ -28,7 +30,11 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     from toxtrail.preflight.machine import machine_checks
 
     experiment: Experiment = ctx.obj
-    results = machine_checks(experiment.root)
+    config = None
+    if experiment.exists:
+        with suppress(ConfigError):  # `check` names the problems
+            config = experiment.config
+    results = machine_checks(experiment.root, config)
     if as_json:
         print_json([result._asdict() for result in results])
     else:

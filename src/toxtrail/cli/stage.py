@@ -11,12 +11,12 @@ from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.execution.distributed import process_group, relaunch
 from toxtrail.execution.factories import (
     make_asset_store,
-    make_generator,
     make_scorers,
     make_tracker,
     make_tuner,
     make_verifier,
     make_weights,
+    open_generator,
     scoring_environment,
 )
 from toxtrail.execution.progress import progress
@@ -102,7 +102,7 @@ def finetune_command(experiment: Experiment, key: str) -> None:
     finetunes, runtime = experiment.config.finetunes, experiment.config.runtime
     if key not in finetunes:
         raise ConfigError(f'finetunes has no "{key}".{did_you_mean(key, finetunes)}')
-    if relaunch(experiment.root, runtime, ("finetune", key)):
+    if relaunch(experiment.root, runtime, ("finetune", key), distributed=False):
         return
     device, threads = pick_device(runtime.device), set_num_threads(runtime.threads)
     tuner = make_tuner(experiment, device)
@@ -133,10 +133,14 @@ def generate_command(experiment: Experiment, variant: str) -> None:
         _match_texts(experiment, variant, texts)
         return
     runtime, is_served = experiment.config.runtime, variant_config.served_model_name is not None
-    if not is_served and relaunch(experiment.root, runtime, ("generate", variant)):
+    is_vllm = not is_served and experiment.config.generation.engine == "vllm"
+    command = ("generate", variant)
+    if not is_served and relaunch(experiment.root, runtime, command, distributed=not is_vllm):
         return
-    with process_group("cpu" if is_served else runtime.device) as group:
-        generator = make_generator(experiment, variant, group)
+    with (
+        process_group("cpu" if is_served or is_vllm else runtime.device) as group,
+        open_generator(experiment, variant, group) as generator,
+    ):
         output = store.generations_path(variant_config.family, variant)
         settings, is_first = generator.settings, group.number == 0
         with record_execution(store, "generate", variant, output, settings, is_first) as cost:

@@ -27,6 +27,21 @@ def _broken_generation(config: Config) -> Iterator[str]:
             f"generation.samples: got {generation.samples}, but at temperature 0 (greedy) all "
             "continuations of a prompt are the same. Write 1, or a temperature above 0."
         )
+    yield from _broken_engine(config)
+
+
+def _broken_engine(config: Config) -> Iterator[str]:
+    """Check that no variant has a server and would be loaded by vLLM as well."""
+    if config.generation.engine is None:
+        if config.runtime.vllm is not None:
+            yield "runtime.vllm: it has no effect without generation.engine: vllm."
+        return
+    for key, variant in config.variants.items():
+        if variant.served_model_name is not None:
+            yield (
+                f"variants.{key}.served_model_name: generation.engine: vllm starts a server of its "
+                "own. Remove one of the two."
+            )
 
 
 def _broken_scoring(config: Config) -> Iterator[str]:

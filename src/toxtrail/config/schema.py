@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -247,6 +248,9 @@ class GenerationConfig(ConfigSection):
     turns: Annotated[list[MessageConfig], Field(min_length=1)] | None = None
     """Messages before each prompt, for template: chat: user and assistant in turn."""
     dtype: Literal["float32", "bfloat16", "float16"]
+    engine: Literal["vllm"] | None = None
+    """vllm: toxtrail starts vLLM with the verified files (`runtime.vllm`). Default: the weights are
+    loaded in this process. Near ties and random numbers differ between the two."""
     seed: Seed
     max_error_share: Annotated[float, Field(ge=0, lt=1)]
     """Maximum share of rows in state `error`; above it the stage fails."""
@@ -454,12 +458,39 @@ class ServerConfig(ConfigSection):
     """Maximum number of attempts per request, including the first."""
 
 
+class VllmConfig(ConfigSection):
+    """Settings for starting vLLM, for `generation.engine: vllm`."""
+
+    command: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """`vllm` program of a Python environment: a path, or a name on PATH. Default: vllm."""
+    start_timeout: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Seconds in which the server must be ready. Default: 900."""
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Maximum number of simultaneous requests. Default: 64."""
+    tensor_parallel: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Number of GPUs that share the model. Default: 1."""
+    kv_cache_gib: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    """Memory for the KV cache of each GPU, or of the CPU, in GiB. Default: vLLM decides."""
+    batch_invariant: bool | None = None
+    """true: a row does not depend on the others in its batch (VLLM_BATCH_INVARIANT). Default: true
+    where the hardware supports it."""
+
+
 class AssetsConfig(ConfigSection):
     """Files outside the experiment that it may use."""
 
     outside: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
     """Files and folders (with everything below) outside the experiment that `file:` URIs may
     name."""
+
+
+def _is_no_vllm(engine: object) -> object:
+    if engine == "vllm":
+        raise ValueError(
+            "vLLM changes rows (near ties, random numbers), so it is a setting of `generation`: "
+            "write generation.engine: vllm, and auto here"
+        )
+    return engine
 
 
 class RuntimeConfig(ConfigSection):
@@ -474,7 +505,7 @@ class RuntimeConfig(ConfigSection):
     ) = None
     """Command that starts the stages finetune, generate and score, for example
     [srun, --gres=gpu:1]; it must wait for the stage and pass on its environment."""
-    engine: Literal["auto", "packed", "plain"]
+    engine: Annotated[Literal["auto", "packed", "plain"], BeforeValidator(_is_no_vllm)]
     """Batching of continuations. auto: packed, unless the model's logits differ in it; plain:
     transformers' own generate."""
     batch_tokens: Count
@@ -486,6 +517,8 @@ class RuntimeConfig(ConfigSection):
     """Training steps between two checkpoints."""
     servers: dict[Key, ServerConfig] | None = None
     """Variant or scorer -> server, for those with `served_model_name`."""
+    vllm: VllmConfig | None = None
+    """Settings for starting vLLM, for `generation.engine: vllm`."""
 
 
 class Config(ConfigSection):

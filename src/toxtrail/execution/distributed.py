@@ -48,11 +48,14 @@ LAUNCHED = "TOXTRAIL_LAUNCHED"
 """Environment variable of a stage that `runtime.launcher` started: its name and key."""
 
 
-def relaunch(root: Path, runtime: RuntimeConfig, arguments: Sequence[str]) -> bool:
+def relaunch(
+    root: Path, runtime: RuntimeConfig, arguments: Sequence[str], distributed: bool = True
+) -> bool:
     """Run this stage under `runtime.launcher`, then under `accelerate launch`, if it is not yet.
 
     Args:
         arguments: name and key of the stage.
+        distributed: whether `runtime.processes` can share the stage.
 
     Returns:
         Whether it was run; the work is then finished.
@@ -61,7 +64,7 @@ def relaunch(root: Path, runtime: RuntimeConfig, arguments: Sequence[str]) -> bo
         BackendError: the launcher, or one of the processes, failed.
     """
     return _relaunch_with_launcher(root, runtime.launcher or (), arguments) or (
-        arguments[0] != "finetune" and _relaunch_distributed(root, runtime.processes, arguments)
+        distributed and _relaunch_distributed(root, runtime.processes, arguments)
     )
 
 

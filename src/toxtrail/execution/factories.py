@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,13 +81,22 @@ def make_tuner(experiment: Experiment, device: str) -> HuggingFaceTuner:
     return HuggingFaceTuner(make_weights(experiment), device, steps, progress())
 
 
-def make_generator(experiment: Experiment, variant: str, group: ProcessGroup) -> Generator:
-    """Return the model of a variant: on a server if params.yaml defines one, else in this
-    process."""
+@contextmanager
+def open_generator(
+    experiment: Experiment, variant: str, group: ProcessGroup
+) -> Iterator[Generator]:
+    """Return the model of a variant for the block: on a server if params.yaml defines one, with
+    vLLM if it is the engine, else in this process."""
+    from toxtrail.execution.vllm_generator import vllm_generator
+
     served_model_name = experiment.variant(variant).served_model_name
     if served_model_name is not None:
-        return _served_generator(experiment, variant, served_model_name)
-    return _local_generator(experiment, variant, group)
+        yield _served_generator(experiment, variant, served_model_name)
+    elif experiment.config.generation.engine == "vllm":
+        with vllm_generator(experiment, variant) as generator:
+            yield generator
+    else:
+        yield _local_generator(experiment, variant, group)
 
 
 def _local_generator(experiment: Experiment, variant: str, group: ProcessGroup) -> Generator:
@@ -116,7 +126,7 @@ def _local_generator(experiment: Experiment, variant: str, group: ProcessGroup) 
         warn,
     )
     recorded = {
-        **_prompt_settings(experiment, variant, model.encoder),
+        **prompt_settings(experiment, variant, model.encoder),
         "threads": threads,
         "batch_tokens": runtime.batch_tokens,
         "engine": model.engine,
@@ -137,7 +147,7 @@ def _served_generator(experiment: Experiment, variant: str, name: str) -> Genera
     decoding = make_decoding(experiment.config.generation)
     served = connect_server(experiment, variant, name, decoding)
     recorded = {
-        **_prompt_settings(experiment, variant, served.model.encoder),
+        **prompt_settings(experiment, variant, served.model.encoder),
         "server": redacted(server.url),
         "concurrency": server.concurrency,
         "probe": served.agreement,
@@ -145,9 +155,7 @@ def _served_generator(experiment: Experiment, variant: str, name: str) -> Genera
     return Generator(served.model, served.environment, recorded)
 
 
-def _prompt_settings(
-    experiment: Experiment, variant: str, encoder: PromptEncoder
-) -> dict[str, Any]:
+def prompt_settings(experiment: Experiment, variant: str, encoder: PromptEncoder) -> dict[str, Any]:
     """Return the input that the chat template makes of a prompt, and the arguments that it does not
     read, for the execution record.
 

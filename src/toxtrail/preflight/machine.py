@@ -1,4 +1,4 @@
-"""Checks of the machine: Python, packages, device, cache, git, DVC. Each finding has a remedy."""
+"""Checks of the machine: Python, packages, device, cache, git, DVC, vLLM; each with a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import NamedTuple
 from toxtrail.backends.assets import default_cache
 from toxtrail.backends.git import head_commit, refusal
 from toxtrail.backends.mlflow.store import tracking_uri
-from toxtrail.errors import ConfigError, system_problem
+from toxtrail.backends.vllm.installation import find_command, require_supported_version
+from toxtrail.config.schema import Config
+from toxtrail.errors import BackendError, ConfigError, system_problem
 from toxtrail.regular_files import read_text
 
 FREE_GIB = 5
@@ -29,8 +31,12 @@ class Finding(NamedTuple):
     cure: str
 
 
-def machine_checks(root: Path) -> list[Finding]:
-    """Return the results of all checks, in the order in which problems should be fixed."""
+def machine_checks(root: Path, config: Config | None = None) -> list[Finding]:
+    """Return the results of all checks, in the order in which problems should be fixed.
+
+    Args:
+        config: of the experiment; None if there is none.
+    """
     return [
         _python(),
         _check("packages", lambda: _packages(root / "requirements.txt")),
@@ -40,6 +46,7 @@ def machine_checks(root: Path) -> list[Finding]:
         _check("git commit", lambda: _git(root)),
         _check("DVC", lambda: _dvc(root)),
         Finding(True, "MLflow store", tracking_uri(root), ""),
+        _vllm(root, config),
     ]
 
 
@@ -94,6 +101,20 @@ def _device() -> Finding:
 
     facts = environment_info(pick_device("auto"))
     return Finding(True, "device", ", ".join(f"{k} {v}" for k, v in facts.items()), "")
+
+
+def _vllm(root: Path, config: Config | None) -> Finding:
+    """Find vLLM, which only `generation.engine: vllm` needs."""
+    needed = config is not None and config.generation.engine == "vllm"
+    setting = config.runtime.vllm if config is not None else None
+    named = setting.command if setting is not None else None
+    try:
+        command = find_command(named, root)
+        return Finding(True, "vLLM", f"{require_supported_version(command)}, {command}", "")
+    except BackendError as error:
+        if needed:
+            return Finding(False, "vLLM", "not usable", str(error))
+        return Finding(True, "vLLM", "none (only generation.engine: vllm needs it)", "")
 
 
 def _cache() -> Finding:

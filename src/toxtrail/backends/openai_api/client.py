@@ -70,6 +70,7 @@ class Client:
         self._stopped = threading.Event()
         self._jitter = random.SystemRandom()
         self._session = requests.Session()
+        self._session.trust_env = not self.url.startswith("http://127.0.0.1:")  # no proxy to itself
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=concurrency))
         if key:

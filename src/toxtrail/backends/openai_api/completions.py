@@ -142,6 +142,10 @@ class CompletionsApi:
             RefusedError: the server rejects the request.
             UnansweredError: there was no usable response.
         """
+        return self._client.post("/completions", self.body(sent, seed), read_reply)
+
+    def body(self, sent: str | list[int], seed: int) -> dict[str, Any]:
+        """Return the body of a request."""
         body: dict[str, Any] = {
             "model": self._name,
             "prompt": sent,
@@ -161,7 +165,7 @@ class CompletionsApi:
             body["logprobs"] = self._terms.top_tokens
             if self._terms.beyond_openai:
                 body["return_tokens_as_token_ids"] = True
-        return self._client.post("/completions", body, read_reply)
+        return body
 
     def sent(self, token_ids: Sequence[int]) -> str | list[int] | None:
         """Convert a prompt to the server's format; None if no text encodes to these tokens."""

@@ -8,12 +8,12 @@ where the two differ, not that of its parent.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.huggingface.generation.generator import context_length, ends_of
-from toxtrail.backends.huggingface.weights.load import verify_files
+from toxtrail.backends.huggingface.weights.load import VerifiedFiles, verify_files
 from toxtrail.backends.huggingface.weights.logit_probe import MIN_TOP_TOKEN_AGREEMENT
 from toxtrail.backends.huggingface.weights.pretrained import CONFIG_CURE, read_config, read_json
 from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
@@ -63,7 +63,11 @@ def local_parts(card: ModelIdentity, folder: Path, weights: HuggingFaceWeights) 
     Raises:
         BackendError: a file differs from the card.
     """
-    files = verify_files(card, folder, weights)
+    return local_parts_of(card, verify_files(card, folder, weights))
+
+
+def local_parts_of(card: ModelIdentity, files: VerifiedFiles) -> LocalTokenizer:
+    """Load the tokenizer and settings of verified files."""
     tokenizer, config = files.tokenizer(), read_config(files.base, files.name)
     embeddings = None if card.adapters else config.get_text_config().vocab_size  # may add some
     return LocalTokenizer(
@@ -79,12 +83,14 @@ def connect(
     local: LocalTokenizer,
     decoding: Decoding,
     concurrency: int,
+    make: Callable[..., ServedModel] = ServedModel,
 ) -> ServedVariant:
     """Find the server's request format, and refuse it if it serves another model.
 
     Args:
         name: of the model on the server.
         parent: probe of the variant's parent.
+        make: creates the model.
 
     Raises:
         ConfigError: the server has no model of this name.
@@ -98,7 +104,7 @@ def connect(
     limit = min(limits, default=None)
 
     def model(decoding: Decoding, terms: RequestFormat, answers_as: str | None) -> ServedModel:
-        return ServedModel(
+        return make(
             client, name, local.tokenizer, local.stops, limit, decoding, terms, concurrency,
             answers_as, local.embeddings,
         )  # fmt: skip

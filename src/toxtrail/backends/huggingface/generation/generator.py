@@ -3,7 +3,7 @@ else with transformers' generate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
@@ -144,12 +144,18 @@ class HuggingFaceModel:
             return Completion(
                 (), "", "none", f"non-finite logits at new token {answer.failed_at + 1}"
             )
-        tokens = answer.tokens
-        end = next((i for i, token in enumerate(tokens) if token in self._stops), None)
-        new_tokens = tokens if end is None else tokens[:end]
-        finish: FinishReason = "length" if end is None else "stop" if new_tokens else "none"
-        text, ends = self._decoder.text(new_tokens), self._decoder.thought_ends(new_tokens)
-        return Completion(new_tokens, text, finish, "", ends)
+        return completion_of(answer.tokens, self._stops, self._decoder)
+
+
+def completion_of(
+    tokens: tuple[int, ...], stops: Collection[int], decoder: ContinuationDecoder
+) -> Completion:
+    """Return the continuation that new tokens are: those before the first end-of-sequence token."""
+    end = next((i for i, token in enumerate(tokens) if token in stops), None)
+    new_tokens = tokens if end is None else tokens[:end]
+    finish: FinishReason = "length" if end is None else "stop" if new_tokens else "none"
+    ends = decoder.thought_ends(new_tokens)
+    return Completion(new_tokens, decoder.text(new_tokens), finish, "", ends)
 
 
 def unwrap_peft(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
