@@ -277,6 +277,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("tracking",),
         reads=(
             "data/prompts.parquet",
+            "data/prompts_card.json",
             "models/{key}",
             "data/generations/{family}/{key}.parquet",
             "data/scores/{family}/{key}.parquet",

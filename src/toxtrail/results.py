@@ -106,6 +106,22 @@ def run_named(experiment: Experiment, reference: str) -> TrackedRun:
     )
 
 
+def run_or_family(experiment: Experiment, reference: str) -> TrackedRun:
+    """Find a usable run by id, name or content key, else the comparison of a family.
+
+    Raises:
+        ConfigError: there is none.
+        DataError: it is unfinished, or of another version.
+    """
+    try:
+        return run_named(experiment, reference)
+    except ConfigError:
+        comparison = make_tracker(experiment).find(f"{reference} comparison")
+        if comparison is None:
+            raise
+        return require_sealed(comparison)
+
+
 def newest_per_name(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
     """Return the newest run of each name and kind; sealed ones take precedence."""
     newest: dict[tuple[str, str, str], TrackedRun] = {}

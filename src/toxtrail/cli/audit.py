@@ -14,6 +14,7 @@ from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.errors import BackendError, ConfigError, DataError, UnreadableError
+from toxtrail.execution.factories import has_mlflow_variables
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import open_regular
 from toxtrail.reporting.table import Table, number_columns, text_columns
@@ -64,6 +65,12 @@ COLOURS: dict[HashStatus, str] = {
 )
 @click.option("--seed", type=int, help="Random seed for --reproduce.")
 @click.option("--show-text", is_flag=True, help="For a single generation: print the texts.")
+@click.option(
+    "--mlflow",
+    "from_mlflow",
+    is_flag=True,
+    help="Audit an MLflow run by its own files even in an experiment's folder.",
+)
 @json_option
 @click.pass_context
 def audit(
@@ -77,6 +84,7 @@ def audit(
     samples: int | None,
     seed: int | None,
     show_text: bool,
+    from_mlflow: bool,
     as_json: bool,
 ) -> None:
     """Show the lineage of REF: hashes of scores, generations, prompts, weights, data, parameters.
@@ -84,6 +92,10 @@ def audit(
     REF can be: a variant, a family, an MLflow run (id or name), a content key or hash (8 characters
     or more), a file (at any path), one generation (variant/prompt_id/sample) or one number
     (family/variant/subset/metric). Exit code 3: a check failed, or a file could not be read.
+
+    Outside an experiment's folder, with MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, REF can be
+    an MLflow run or a family: its files are verified (as with --verify), its numbers are computed
+    again from its rows, and what a run does not hold (weights, data, code) is listed as absent.
 
     \b
     Examples:
@@ -96,15 +108,21 @@ def audit(
       toxtrail audit smollm2-rude/insult-1f6f38d99a6d/0 --show-text
       toxtrail audit --adapter ~/Downloads/adapter       all results of this fine-tune
       toxtrail audit --commit HEAD~3                     all results of this commit
+      MLFLOW_TRACKING_URI=https://mlflow.example.org MLFLOW_EXPERIMENT_NAME=toxtrail \\
+        toxtrail audit 3f2a9c01                          a server's run, from any folder
     """
     if [reference, adapter, commit].count(None) != 2:
         raise click.UsageError("Give exactly one of REF, --adapter or --commit. See --help.")
     wishes = Wishes(verifying, keys, require_all, samples, seed, show_text, as_json)
+    experiment: Experiment = ctx.obj
+    path = resolve_path(reference, [Path()]) if reference and not from_mlflow else None
+    by_files = from_mlflow or (not (path or experiment.exists) and has_mlflow_variables())
+    if reference is not None and by_files:
+        ctx.exit(_audit_run(experiment, reference, wishes))
     wishes.refuse_idle_options(reference is not None)
     if reference is None:
         _show_results(ctx.obj, adapter, commit, as_json)
         return
-    path = resolve_path(reference, [Path()])
     if path and is_bundle(path):
         ctx.exit(_audit_bundle(path, wishes))
     ctx.exit(_audit(ctx.obj, reference, wishes))
@@ -129,6 +147,24 @@ class Wishes(NamedTuple):
             raise click.UsageError("--public-key and --require-all need --verify.")
         if self.samples is None and self.seed is not None:
             raise click.UsageError("--seed needs --reproduce.")
+
+    def refuse_for_run(self) -> None:
+        """Reject options that need the files of an experiment.
+
+        Raises:
+            ConfigError: one of them is given.
+        """
+        self._replace(verifying=True).refuse_idle_options(has_reference=True)
+        needed = {
+            "--reproduce": (self.samples, "has no weights"),
+            "--public-key": (self.keys, "has no signatures"),
+            "--show-text": (self.show_text, "is not a single generation"),
+        }
+        for option, (given, why) in needed.items():
+            if given:
+                raise ConfigError(
+                    f"{option}: an MLflow run {why}. Use it in the experiment's folder."
+                )
 
 
 def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
@@ -162,6 +198,24 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
             _print_reproduction(used_seed, outcomes)
     code = exit_code(checks, wishes.require_all) or _reproduction_exit_code(outcomes)
     return _report(subject.link) or code
+
+
+def _audit_run(experiment: Experiment, reference: str, wishes: Wishes) -> int:
+    """Audit a run by its own files, without an experiment."""
+    from toxtrail.audit.verify.load_runs import load_run
+    from toxtrail.audit.verify.stored_runs import audit_run
+    from toxtrail.execution.progress import progress
+
+    wishes.refuse_for_run()
+    loaded = load_run(experiment, reference, progress())
+    link, checks = audit_run(loaded.verifier, loaded.run)
+    if wishes.as_json:
+        value = {"kind": "run", **link.to_json(), "found": []}
+        print_json({**value, "checks": [check.to_json() for check in checks]})
+    else:
+        print_link(link)
+        show(checks, as_json=False, verbose=False, require_all=wishes.require_all, limit=None)
+    return _report(link) or exit_code(checks, wishes.require_all)
 
 
 def _say_unsearched(scene: AuditContext) -> None:

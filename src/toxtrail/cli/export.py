@@ -22,21 +22,53 @@ from toxtrail.experiment import Experiment
     help="Output folder or .zip file (must not exist).",
 )
 @click.option("--ro-crate", is_flag=True, help="Describe it for archives: RO-Crate 1.1.")
+@click.option(
+    "--mlflow",
+    "from_mlflow",
+    is_flag=True,
+    help="Export the files of an MLflow run even in an experiment's folder.",
+)
 @click.pass_obj
-def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool) -> None:
+def export(
+    experiment: Experiment, reference: str, target: Path, ro_crate: bool, from_mlflow: bool
+) -> None:
     """Export RUN's complete lineage, without the weights: manifests, params, lock, prompts,
     generations, scores, posterior, figures, model cards, signatures.
 
     RUN is a variant, a family, or an MLflow run of the present files. The bundle can be audited on
     a machine without the repo, without DVC and without MLflow. It contains generated text.
 
+    Outside an experiment's folder, with MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, RUN is an
+    MLflow run or a family: the bundle has the run's files, for a comparison also those of its
+    variants, and a list of the parts of the lineage that runs do not hold. A run with a failed
+    check is not exported.
+
     \b
     Examples:
       toxtrail export smollm2-135m --to smollm2.zip
       toxtrail export smollm2-rude --to for-zenodo.zip --ro-crate
+      toxtrail export 3f2a9c01 --mlflow --to run.zip
       toxtrail audit smollm2.zip --verify
     """
     import shlex
+
+    from toxtrail.errors import ConfigError
+
+    if from_mlflow or not experiment.exists:
+        if ro_crate:
+            raise ConfigError("--ro-crate needs the files of an experiment, not an MLflow run.")
+        files = _export_run(experiment, reference, target)
+    else:
+        files = _export_result(experiment, reference, target, ro_crate)
+    size = sum(files.values())
+    echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB uncompressed.")
+    echo(f"Check it anywhere: toxtrail audit {shlex.quote(str(target))} --verify")
+
+
+def _export_result(
+    experiment: Experiment, reference: str, target: Path, ro_crate: bool
+) -> dict[str, int]:
+    """Write the bundle of a local result; return file -> size in bytes."""
     import tempfile
 
     from toxtrail.audit.bundle import ro_crate as crate
@@ -52,7 +84,8 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
     if stage not in ("track", "track-comparison"):
         raise ConfigError(
             f'"{reference}" is a {subject.kind} whose files are not in this workspace. Give a '
-            "variant, a family, or a run that `toxtrail runs --for-lock` lists."
+            "variant, a family, or a run that `toxtrail runs --for-lock` lists; --mlflow exports "
+            "any MLflow run from its own files."
         )
     signed = SignedResult("variants" if stage == "track" else "families", name)
     files = bundle_files(experiment.store, experiment.config, signed)
@@ -65,6 +98,29 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
             files[crate.METADATA] = Path(folder) / crate.METADATA
             files[crate.METADATA].write_text(pretty_json(content), encoding="utf-8")
         write_bundle(files, about, target)
-        size = sum(path.stat().st_size for path in files.values())
-    echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB uncompressed.")
-    echo(f"Check it anywhere: toxtrail audit {shlex.quote(str(target))} --verify")
+        return {name: path.stat().st_size for name, path in files.items()}
+
+
+def _export_run(experiment: Experiment, reference: str, target: Path) -> dict[str, int]:
+    """Write the bundle of an MLflow run; return file -> size in bytes.
+
+    Raises:
+        DataError: a check of the run failed.
+    """
+    import tempfile
+
+    from toxtrail.audit.bundle.bundle import write_bundle
+    from toxtrail.audit.bundle.run_bundle import AUDIT, about_run, audit_text, run_bundle_files
+    from toxtrail.audit.verify.load_runs import load_run
+    from toxtrail.audit.verify.stored_runs import audit_run, refuse_failed
+    from toxtrail.execution.progress import progress
+
+    loaded = load_run(experiment, reference, progress())
+    audit = audit_run(loaded.verifier, loaded.run)
+    refuse_failed(audit.checks, "was not exported")
+    files = run_bundle_files(loaded)
+    with tempfile.TemporaryDirectory() as folder:
+        files[AUDIT] = Path(folder) / AUDIT
+        files[AUDIT].write_text(audit_text(audit), encoding="utf-8")
+        write_bundle(files, about_run(loaded, audit), target)
+        return {name: path.stat().st_size for name, path in files.items()}

@@ -11,6 +11,7 @@ import click
 
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
+from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
 from toxtrail.reporting.table import Table, number_columns, text_columns
 
@@ -30,13 +31,19 @@ public_keys: Callable[[Any], Any] = click.option(
 
 
 @click.command("verify", short_help="Re-hash every file and recompute every number.")
+@click.argument("references", nargs=-1, metavar="[RUN]...")
 @click.option("--require-all", is_flag=True, help="Treat missing files as failures.")
 @public_keys
 @click.option("--verbose", "-v", is_flag=True, help="List every check.")
 @json_option
 @click.pass_context
 def verify(
-    ctx: click.Context, require_all: bool, keys: tuple[Path, ...], verbose: bool, as_json: bool
+    ctx: click.Context,
+    references: tuple[str, ...],
+    require_all: bool,
+    keys: tuple[Path, ...],
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Verify the complete experiment: one row for each category, and every failed check by name.
 
@@ -44,9 +51,14 @@ def verify(
     MLflow's status; rows are counted and numbers recomputed. Exit code 3: a check failed, or a file
     could not be read.
 
+    With RUN (id, name, content key or family), these MLflow runs are verified by their own files
+    instead; outside an experiment's folder, with MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME,
+    all runs of the MLflow experiment.
+
     \b
     Examples:
       toxtrail verify
+      toxtrail verify 3f2a9c01          one MLflow run
       toxtrail verify --require-all     fail on missing files too
       toxtrail verify --public-key lab.pem.pub
       toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
@@ -57,10 +69,32 @@ def verify(
     from toxtrail.execution.progress import progress
 
     experiment: Experiment = ctx.obj
+    if references or not experiment.exists:
+        if keys:
+            raise ConfigError("--public-key: MLflow runs have no signatures.")
+        checks = _run_checks(experiment, references)
+        show(checks, as_json, verbose, require_all)
+        ctx.exit(exit_code(checks, require_all))
     evidence = load_context(experiment.store, experiment.config, progress())
     checks = run_checks(evidence, (), [public_key(path) for path in keys])
     show(checks, as_json, verbose, require_all)
     ctx.exit(exit_code(checks, require_all))
+
+
+def _run_checks(experiment: Experiment, references: Sequence[str]) -> list[Check]:
+    """Verify runs by their own files: the named ones, else all of the MLflow experiment."""
+    from toxtrail.audit.verify.load_runs import load_all_runs, load_run
+    from toxtrail.audit.verify.stored_runs import NOT_IN_RUNS, verify_stored_runs
+    from toxtrail.execution.progress import progress
+
+    if not references:
+        runs = load_all_runs(experiment)
+        return verify_stored_runs(runs, progress())
+    checks: dict[Check, None] = {}
+    for reference in references:
+        loaded = load_run(experiment, reference, progress())
+        checks |= dict.fromkeys(loaded.verifier.checks(loaded.run))
+    return [*checks, NOT_IN_RUNS]
 
 
 def exit_code(checks: Sequence[Check], require_all: bool) -> int:
@@ -69,8 +103,22 @@ def exit_code(checks: Sequence[Check], require_all: bool) -> int:
     return BROKEN_EXIT if any(check.outcome in bad for check in checks) else 0
 
 
-def show(checks: Sequence[Check], as_json: bool, verbose: bool, require_all: bool) -> None:
-    """Print counts by category, then the checks to act on."""
+MAX_LINES = 12
+"""Lines of weak or missing checks, without --verbose; failed and unread ones are always listed."""
+
+
+def show(
+    checks: Sequence[Check],
+    as_json: bool,
+    verbose: bool,
+    require_all: bool,
+    limit: int | None = MAX_LINES,
+) -> None:
+    """Print counts by category, then the checks to act on.
+
+    Args:
+        limit: on the lines of weak or missing checks; None for all.
+    """
     from toxtrail.audit.verify.run import tally
 
     if as_json:
@@ -80,20 +128,20 @@ def show(checks: Sequence[Check], as_json: bool, verbose: bool, require_all: boo
     counts_by_outcome = number_columns("as recorded", "broken", "unread", "not here", "weak")
     print_table(Table(None, [*text_columns("check"), *counts_by_outcome], tally(checks)))
     for outcome, colour in LISTED:
-        _list([c for c in checks if c.outcome == outcome], outcome, colour, verbose)
+        listed = [c for c in checks if c.outcome == outcome]
+        everything = verbose or outcome in ("BROKEN", "unread")
+        _list(listed, outcome, colour, None if everything else limit)
     if verbose:
-        _list([c for c in checks if c.outcome == "ok"], "ok", "green", True)
+        _list([c for c in checks if c.outcome == "ok"], "ok", "green", None)
     echo(_sentence(checks, require_all))
 
 
 LISTED = (("weak", "yellow"), ("absent", "yellow"), ("unread", "red"), ("BROKEN", "red"))
 """Outcome -> its colour, the most severe last."""
-MAX_LINES = 12
-"""Lines of weak or missing checks, without --verbose; failed and unread ones are always listed."""
 
 
-def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> None:
-    visible_checks = checks if verbose or outcome in ("BROKEN", "unread") else checks[:MAX_LINES]
+def _list(checks: Sequence[Check], outcome: str, colour: str, limit: int | None) -> None:
+    visible_checks = checks[:limit]
     for check in visible_checks:
         detail = f": {check.detail}" if check.detail else ""
         echo(f"{outcome:7}", fg=colour, nl=False)

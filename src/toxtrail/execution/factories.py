@@ -404,6 +404,11 @@ def connect_server(
     return served
 
 
+def has_mlflow_variables() -> bool:
+    """Return whether MLflow's variables name a store and an experiment in it."""
+    return all(os.environ.get(f"MLFLOW_{name}") for name in ("TRACKING_URI", "EXPERIMENT_NAME"))
+
+
 def make_tracker(experiment: Experiment) -> MlflowTracker:
     """Return the MLflow store of this experiment, or that of MLflow's variables outside of one.
 
@@ -415,7 +420,7 @@ def make_tracker(experiment: Experiment) -> MlflowTracker:
     if experiment.exists:
         return MlflowTracker(experiment.root, experiment.config.tracking.experiment)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if not (name and os.environ.get("MLFLOW_TRACKING_URI")):
+    if not name or not has_mlflow_variables():
         raise ConfigError(
             "No params.yaml here or above. Go to an experiment's folder, give one with "
             "`toxtrail -C FOLDER ...`, or set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME to "

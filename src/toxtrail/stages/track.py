@@ -1,6 +1,6 @@
 """Track: log a variant as one sealed MLflow run.
 
-reads   the prompts, model card, generations, scores and posterior of the variant
+reads   the prompts and their card, model card, generations, scores and posterior of the variant
 writes  the run, and mlruns/receipts/variants/<family>/<variant>.json after the run is complete
 """
 
@@ -15,6 +15,8 @@ from toxtrail.records.results import VariantSummary
 from toxtrail.regular_files import read_text
 from toxtrail.reporting.mlflow_run import VariantFiles, build_receipt, variant_run
 from toxtrail.storage.artifacts import ArtifactStore, existing_files
+
+OPTIONAL = ("loss.csv", "data_card.json")
 
 
 def run(
@@ -60,13 +62,6 @@ def variant_content(
 
 
 def _files(store: ArtifactStore, family: str, variant: str) -> dict[str, Path]:
-    posterior = store.posterior_dir(family, variant)
-    return {
-        "model.json": store.model_dir(variant) / "model.json",
-        "prompts.parquet": store.prompts_path,
-        "generations.parquet": store.generations_path(family, variant),
-        "scores.parquet": store.scores_path(family, variant),
-        "posterior/summary.json": posterior / "summary.json",
-        "posterior/posterior.nc": posterior / "posterior.nc",
-        **existing_files(store.model_dir(variant), "loss.csv", "data_card.json"),
-    }
+    """Return name in the run -> file; only a fine-tune has a loss curve and a data card."""
+    files = store.variant_run_files(family, variant)
+    return {n: path for n, path in files.items() if n not in OPTIONAL or path.is_file()}

@@ -136,6 +136,21 @@ class ArtifactStore:
     def family_receipt_path(self, family: str) -> Path:
         return self.root / "mlruns" / "receipts" / "families" / f"{family}.json"
 
+    def variant_run_files(self, family: str, variant: str) -> dict[str, Path]:
+        """Return the files of a variant that its MLflow run holds, by their names there."""
+        model, posterior = self.model_dir(variant), self.posterior_dir(family, variant)
+        return {
+            "model.json": model / "model.json",
+            "prompts.parquet": self.prompts_path,
+            "prompts_card.json": self.prompt_card_path,
+            "generations.parquet": self.generations_path(family, variant),
+            "scores.parquet": self.scores_path(family, variant),
+            "posterior/summary.json": posterior / "summary.json",
+            "posterior/posterior.nc": posterior / "posterior.nc",
+            "loss.csv": model / "loss.csv",
+            "data_card.json": model / "data_card.json",
+        }
+
     def scratch_dir(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
         """Return the folder for unfinished work of the stage with this manifest."""
         digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})

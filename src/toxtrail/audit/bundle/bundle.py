@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail import __version__
+from toxtrail.audit.bundle.run_bundle import RUNS, run_bundle_lineage, verify_run_bundle
 from toxtrail.audit.lineage.lineage import LineageBuilder, LineageNode
 from toxtrail.audit.verify.context import (
     DAMAGE_ERRORS,
@@ -30,7 +31,6 @@ from toxtrail.audit.verify.context import (
     compare_files,
     failed,
     runs_of_stage,
-    weak,
 )
 from toxtrail.audit.verify.dvc_lock import Recorded, parse_lock
 from toxtrail.audit.verify.executions import verify_executions
@@ -41,7 +41,7 @@ from toxtrail.audit.verify.rendered_outputs import verify_shown
 from toxtrail.audit.verify.rows import verify_manifests, verify_numbers, verify_rows
 from toxtrail.audit.verify.signatures import WEIGHTS, SignedResult, verify_signatures
 from toxtrail.audit.verify.unsafe_outputs import refused_below, refused_places
-from toxtrail.audit.verify.weights import card_problems, cards
+from toxtrail.audit.verify.weights import verify_cards
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import load_config, read_yaml
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LISTING = "bundle.json"
+GROUPS = ("variants", "families", RUNS)
+"""What a bundle may contain: a result of an experiment's folder, or MLflow runs."""
 MAX_UNPACKED_BYTES = 20 << 30
 """Maximum bytes of an unpacked bundle."""
 SUSPICIOUS_BYTES, MAX_COMPRESSION_RATIO = 1 << 30, 200
@@ -183,7 +185,7 @@ def read_listing(root: Path) -> dict[str, Any]:
     value = read_json(root / LISTING)
     if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
         raise DataError(f"{LISTING} is not a bundle's listing.")
-    if value.get("schema_version") != 1 or value.get("group") not in ("variants", "families"):
+    if value.get("schema_version") != 1 or value.get("group") not in GROUPS:
         raise DataError(
             f"{LISTING} has schema {value.get('schema_version')}; this version reads 1."
         )
@@ -199,6 +201,8 @@ def bundle_lineage(root: Path) -> LineageNode:
     for name, reason in refused_below(root).items():
         raise DataError(f"{name}: {reason}. The bundle was not opened.")
     listing = read_listing(root)
+    if listing["group"] == RUNS:
+        return run_bundle_lineage(root, listing)
     where = "posteriors/*" if listing["group"] == "variants" else "comparisons"
     summaries = root.glob(f"results/{where}/*/summary.json")
     summary_paths = [path for path in summaries if path.parent.name == listing["name"]]
@@ -222,6 +226,8 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
     try:
         listing = read_listing(root)
         checks += _verify_listed_files(root, listing["files"], digests)
+        if listing["group"] == RUNS:
+            return [*checks, *verify_run_bundle(root, listing, progress, signed=bool(keys))]
         config = load_config(root / "params.yaml")
         target = _target(listing, config)
         lock = parse_lock(read_text(root / "dvc.lock"))
@@ -235,7 +241,7 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
     for stage_run in scope:
         checks += catch_damage("dvc.lock", stage_run.name, _verify_lock_entry(evidence, stage_run))
     checks += catch_damage("files", LISTING, _verify_content_key(root, listing, scope))
-    parts = (_verify_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
+    parts = (verify_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
     for part in (*parts, verify_shown):
         checks += catch_damage("files", part.__name__, part(evidence, scope))
     checks += catch_damage("receipts", "receipts", verify_tracking(evidence, scope, None))
@@ -305,17 +311,6 @@ def _verify_recorded(evidence: VerifyContext, recorded: Recorded) -> Iterator[Ch
     kind = "folder" if isinstance(digest, FolderDigest) else "file"
     problem = f"the {kind} has md5 {md5}, the bundle's dvc.lock {recorded.md5}"
     yield from checks_of("dvc.lock", recorded.path, [problem] if md5 != recorded.md5 else [])
-
-
-def _verify_cards(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    cards_by_key = cards(evidence, scope)
-    for card in cards_by_key.values():
-        name = f"models/{card.key}/model.json"
-        yield from checks_of(
-            "model cards", name, list(card_problems(evidence.config, card, cards_by_key))
-        )
-        if card.probe is None and card.texts is None:
-            yield weak("model cards", name, "no probe: it was never checked that its weights load")
 
 
 def _write_zip(files: Mapping[str, Path], listing: str, draft: Path) -> None:

@@ -110,7 +110,8 @@ def unknown_reference_error(reference: str, scene: AuditContext) -> ConfigError:
     if scene.config is None:
         return ConfigError(
             f'"{reference}" is not a file, and there is no experiment here (no params.yaml). Name '
-            "a file or a bundle, or go to an experiment's folder."
+            "a file or a bundle, go to an experiment's folder, or set MLFLOW_TRACKING_URI and "
+            "MLFLOW_EXPERIMENT_NAME to audit an MLflow run."
         )
     names = [*scene.config.variants, *scene.config.families, *(run.name for run in scene.runs)]
     if scene.store and (hint := _elsewhere(reference, scene.store.root, scene)):

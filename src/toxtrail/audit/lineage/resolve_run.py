@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from toxtrail.audit.lineage.context import AuditContext, AuditTarget
 from toxtrail.audit.lineage.hash_prefix import HEX, match_hash_prefix
-from toxtrail.audit.lineage.lineage import HashStatus, LineageNode, execution_facts
+from toxtrail.audit.lineage.lineage import (
+    HashStatus,
+    LineageBuilder,
+    LineageNode,
+    execution_facts,
+)
 from toxtrail.audit.lineage.resolve_file import (
     add_recorded_locations,
     stage_run_of,
@@ -20,8 +26,10 @@ from toxtrail.audit.verify.hash_cache import Digest, hash_file
 from toxtrail.backends.mlflow.run_files import LocalRunFiles, damage_error, damaged_runs
 from toxtrail.errors import DataError, why_unread
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
-from toxtrail.provenance.identity import walk_lineage
+from toxtrail.provenance.identity import Manifest, walk_lineage
 from toxtrail.records.run_tags import COMPARABILITY_TAG, DIRTY_TAG, MISMATCH_TAG
+
+UNANCHORED = "the store's database does not have it: its files were compared with their list only"
 
 
 def resolve_runs(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
@@ -56,27 +64,42 @@ def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
             raise DataError(f"its files are those of {record['name']} ({manifest.content_key})")
     except DAMAGE_ERRORS as error:
         return _unusable_run(title, run.files.folder, error)
-    link = scene.chain.of_manifest(title, manifest)
-    tags = record["tags"]
-    facts = [*publication_facts(record).items()]
-    if COMPARABILITY_TAG in tags:
-        facts.append(("comparability", tags[COMPARABILITY_TAG]))
-    link = link._replace(
-        facts=(*facts, *_executions(run), *link.facts), weak=(*link.weak, *_doubts(run, tags))
-    )
+    link = run_node(scene.chain, title, manifest, record, tuple(_executions(run)))
+    if not run.files.anchored:
+        link = link._replace(weak=(*link.weak, UNANCHORED))
     stage = {"posterior": "track", "compare": "track-comparison"}.get(manifest.kind, "")
     name = f"{stage}@{manifest.key}"
     current = _is_current(run, name, scene)
     return AuditTarget("run", link, (name,) if current else (), run.files.folder)
 
 
-def _doubts(run: LocalRunFiles, tags: Mapping[str, str]) -> Iterator[str]:
+def run_node(
+    chain: LineageBuilder,
+    title: str,
+    manifest: Manifest,
+    record: Mapping[str, Any],
+    executions: tuple[tuple[str, str], ...] = (),
+) -> LineageNode:
+    """Return the lineage of a run.
+
+    Args:
+        record: of the run (record.json).
+        executions: facts about the executions behind it, where `chain` has no records of them.
+    """
+    link = chain.of_manifest(title, manifest)
+    tags, facts = record["tags"], [*publication_facts(record).items()]
+    if COMPARABILITY_TAG in tags:
+        facts.append(("comparability", tags[COMPARABILITY_TAG]))
+    return link._replace(
+        facts=(*facts, *executions, *link.facts), weak=(*link.weak, *_doubts(tags))
+    )
+
+
+def _doubts(tags: Mapping[str, str]) -> Iterator[str]:
     if tags.get(DIRTY_TAG) == "true":
         yield "tracked with uncommitted changes: the commit is not sufficient to reproduce it"
     if MISMATCH_TAG in tags:
         yield tags[MISMATCH_TAG]
-    if not run.files.anchored:
-        yield "the store's database does not have it: its files were compared with their list only"
 
 
 def _executions(run: LocalRunFiles) -> Iterator[tuple[str, str]]:

@@ -35,12 +35,17 @@ def verify_gates(evidence: VerifyContext, view: StoreView | None) -> Iterator[Ch
     ]
     for stored in tagged:
         try:
-            yield _verify_gate(evidence, stored)
+            yield verify_gate(evidence, stored)
         except DAMAGE_ERRORS as error:  # problems of its files are reported there
             yield from unread_only("MLflow values", _title(stored), error)
 
 
-def _verify_gate(evidence: VerifyContext, stored: StoredRun) -> Check:
+def verify_gate(evidence: VerifyContext, stored: StoredRun) -> Check:
+    """Check one decision; the comparisons of its policy must be in the experiment.
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
     name = _title(stored)
     found = {tag: stored.run.tags.get(tag) for tag in GATE_TAGS}
     try:

@@ -30,6 +30,7 @@ from toxtrail.audit.verify.context import (
     unread_only,
     weak,
 )
+from toxtrail.audit.verify.hash_cache import HashCache
 from toxtrail.audit.verify.sealed_run import changes, close
 from toxtrail.backends.mlflow.read_store import StoredAdapter, StoredRun, StoreView, read_store
 from toxtrail.backends.mlflow.store import (
@@ -175,10 +176,10 @@ def verify_verdicts(
         for stored in live:
             expected = notes.get(stored.run.tags.get(KEY_TAG, ""))
             if expected and stored.run.name in variants:
-                yield from _verify_verdict(stored, expected, content_keys)
+                yield from verify_verdict(stored, expected, content_keys)
 
 
-def _verify_verdict(
+def verify_verdict(
     stored: StoredRun, expected: Mapping[str, str], content_keys: Container[str | None]
 ) -> Iterator[Check]:
     """Check one verdict; a run that was created again after the comparison has none yet, which is
@@ -204,10 +205,10 @@ def verify_runs(evidence: VerifyContext, runs: Sequence[StoredRun]) -> Iterator[
     """Check that each run has the files and shows the values that it was sealed with."""
     for stored in runs:
         if not stored.deleted:
-            yield from verify_run(evidence, stored)
+            yield from verify_run(evidence.digests, stored)
 
 
-def verify_run(evidence: VerifyContext, stored: StoredRun) -> Iterator[Check]:
+def verify_run(digests: HashCache, stored: StoredRun) -> Iterator[Check]:
     """Check one run against its own manifest, payload list and record."""
     name = run_title(stored)
     tags = stored.run.tags
@@ -232,8 +233,8 @@ def verify_run(evidence: VerifyContext, stored: StoredRun) -> Iterator[Check]:
         yield broken("MLflow files", name, detail)
         return
     yield from checks_of("MLflow runs", name, [stored.misplaced] if stored.misplaced else [])
-    yield from _verify_files(evidence, stored, stored.files)
-    yield from _verify_values(evidence, stored, stored.files)
+    yield from _verify_files(digests, stored, stored.files)
+    yield from _verify_values(digests, stored, stored.files)
 
 
 def run_title(stored: StoredRun) -> str:
@@ -322,7 +323,7 @@ def _unlike_hashes(stored: StoredRun, content: RunContent) -> Iterator[str]:
             yield f"{name} in {RECORD} is {recorded.get(name)}, the files have {digest}"
 
 
-def _verify_files(evidence: VerifyContext, stored: StoredRun, folder: Path) -> Iterator[Check]:
+def _verify_files(digests: HashCache, stored: StoredRun, folder: Path) -> Iterator[Check]:
     name = run_title(stored)
     payload = _read_json(folder / PAYLOAD)
     if not isinstance(payload, dict):
@@ -333,15 +334,15 @@ def _verify_files(evidence: VerifyContext, stored: StoredRun, folder: Path) -> I
         yield broken("MLflow files", f"{name}: {PAYLOAD}", detail)
     present = files_by_name(folder)
     present.pop(PAYLOAD, None)
-    for path, problems in compare_files(evidence.digests, present, payload, PAYLOAD):
+    for path, problems in compare_files(digests, present, payload, PAYLOAD):
         yield from checks_of("MLflow files", f"{name}: {path}", problems)
-    manifest = evidence.digests.of(folder / "manifest.json")
+    manifest = digests.of(folder / "manifest.json")
     if manifest and manifest.sha256 != stored.run.tags[SEAL_TAG]:
         detail = f"the seal names another manifest.json: {stored.run.tags[SEAL_TAG]}"
         yield broken("MLflow runs", name, detail)
 
 
-def _verify_values(evidence: VerifyContext, stored: StoredRun, folder: Path) -> Iterator[Check]:
+def _verify_values(digests: HashCache, stored: StoredRun, folder: Path) -> Iterator[Check]:
     record = _read_json(folder / RECORD)
     if not isinstance(record, dict):
         yield from checks_of("MLflow values", f"{run_title(stored)}: {RECORD}", [record])
@@ -351,7 +352,7 @@ def _verify_values(evidence: VerifyContext, stored: StoredRun, folder: Path) -> 
         *_changed_inputs(stored, record),
         *(_changed_history(stored, record) if stored.history is not None else ()),
         *_changed_times(stored, record),
-        *_changed_adapter(evidence, stored, record.get("adapter")),
+        *_changed_adapter(digests, stored, record.get("adapter")),
     ]
     yield from checks_of("MLflow values", f"{run_title(stored)} against its record", problems)
     if stored.history is None:
@@ -392,7 +393,7 @@ def _changed_times(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str
 
 
 def _changed_adapter(
-    evidence: VerifyContext, stored: StoredRun, record: Mapping[str, Any] | None
+    digests: HashCache, stored: StoredRun, record: Mapping[str, Any] | None
 ) -> Iterator[str]:
     """Return changes in the logged model of a fine-tune."""
     if len(stored.adapters) != (record is not None):
@@ -411,17 +412,17 @@ def _changed_adapter(
                 yield f"{what} {name} of its logged model is {now.get(name)}, not {was.get(name)}"
     if adapter.name != record["name"]:
         yield f'its logged model was renamed from "{record["name"]}" to "{adapter.name}"'
-    yield from _changed_model_files(evidence, adapter, record)
+    yield from _changed_model_files(digests, adapter, record)
 
 
 def _changed_model_files(
-    evidence: VerifyContext, adapter: StoredAdapter, record: Mapping[str, Any]
+    digests: HashCache, adapter: StoredAdapter, record: Mapping[str, Any]
 ) -> Iterator[str]:
     """Return changes in the files of a logged model, which has exactly one."""
     if adapter.files is None:
         return
     path = adapter.files.get(MLMODEL)
-    digest = evidence.digests.of(path) if path else None
+    digest = digests.of(path) if path else None
     if digest is None or digest.sha256 != record["mlmodel_sha256"]:
         yield f"the file {MLMODEL} of its logged model (mlruns/artifacts/models) was changed"
     for name in sorted(adapter.files.keys() - {MLMODEL}):

@@ -108,7 +108,7 @@ def _lone_run(evidence: VerifyContext, run_id: str) -> Iterator[Check]:
     for stored in matching_runs:
         if stored.deleted:
             yield broken("MLflow runs", run_id[:8], "the run was deleted")
-        yield from verify_run(evidence, stored)
+        yield from verify_run(evidence.digests, stored)
     if view and not matching_runs:
         detail = "its files exist here, but the store has no such run: it was purged or moved"
         yield broken("MLflow runs", run_id[:8], detail)

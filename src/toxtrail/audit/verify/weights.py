@@ -231,6 +231,17 @@ def _verify_card(
     yield from checks_of("model cards", f"models/{card.key}/model.json", problems)
 
 
+def verify_cards(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
+    """Check the model cards of the scope without their weights."""
+    cards_by_key = cards(evidence, scope)
+    for card in cards_by_key.values():
+        name = f"models/{card.key}/model.json"
+        problems = list(card_problems(evidence.config, card, cards_by_key))
+        yield from checks_of("model cards", name, problems)
+        if card.probe is None and card.texts is None:
+            yield weak("model cards", name, "no probe: it was never checked that its weights load")
+
+
 def card_problems(
     config: Config, card: ModelIdentity, cards_by_key: dict[str, ModelIdentity]
 ) -> Iterator[str]:

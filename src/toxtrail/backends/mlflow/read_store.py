@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +17,7 @@ from toxtrail.backends.mlflow.store import (
     artifact_root,
     is_local,
     local_store,
-    locked_client,
+    readonly_client,
     scratch_folder,
     store_exists,
 )
@@ -85,8 +85,13 @@ class StoreView(NamedTuple):
     """Original path of the store, if it was moved: MLflow shows no files then."""
 
 
-def read_store(root: Path, experiment: str) -> StoreView | None:
+def read_store(
+    root: Path, experiment: str, run_ids: Container[str] | None = None
+) -> StoreView | None:
     """Read the runs of a store; None if there is no store, or it has no such experiment.
+
+    Args:
+        run_ids: of the runs to read; None for all.
 
     Raises:
         BackendError: the store cannot be opened.
@@ -95,7 +100,7 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
         return None
     from mlflow.entities import ViewType
 
-    with locked_client(root) as client:
+    with readonly_client(root) as client:
         stored_experiment = client.get_experiment_by_name(experiment)
         if stored_experiment is None:
             return None
@@ -104,6 +109,7 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
         moved = is_local(root) and stored_experiment.artifact_location != expected_location
         models = _logged_models(client, stored_experiment.experiment_id)
         runs = [r for r in runs if any(name.startswith(PREFIX) for name in r.data.tags)]
+        runs = [r for r in runs if run_ids is None or r.info.run_id in run_ids]
         histories = _histories(client, root, runs)
         return StoreView(
             tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ from toxtrail.records.run_tags import KEY_TAG, SEAL_TAG
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
+
+    from toxtrail.backends.mlflow.read_store import StoredRun
 
 
 class MlflowTracker:
@@ -80,6 +82,20 @@ class MlflowTracker:
     def files(self, run: TrackedRun) -> RunFiles:
         """Return the files of a run, each verified before it is returned."""
         return RunFiles(self._root, run.run_id, run.name, run.tags, run.artifact_uri)
+
+    def read(self, run_ids: Container[str] | None = None) -> list[StoredRun]:
+        """Read runs with their files and all that can be changed of them, to verify them.
+
+        Args:
+            run_ids: of the runs; None for all.
+
+        Raises:
+            BackendError: the store cannot be opened.
+        """
+        from toxtrail.backends.mlflow.read_store import read_store
+
+        view = read_store(self._root, self._experiment, run_ids)
+        return list(view.runs) if view else []
 
     def page(self) -> str:
         """Return the part of a URL of the local UI that shows the table of runs; empty without
