@@ -43,7 +43,7 @@ def run_bundle_files(loaded: LoadedRun) -> dict[str, Path]:
 
 
 def about_run(loaded: LoadedRun, audit: RunAudit) -> dict[str, Any]:
-    """Return what the bundle's listing says of the runs: the values of their pages, and the parts
+    """Return the description of the runs for the listing: the values of their pages, and the parts
     of the lineage that the bundle does not contain."""
     run = loaded.run.run
     return {
@@ -57,7 +57,7 @@ def about_run(loaded: LoadedRun, audit: RunAudit) -> dict[str, Any]:
 
 
 def audit_text(audit: RunAudit) -> str:
-    """Return what the audit of the run printed, for a file of the bundle."""
+    """Return the lineage and the checks of the audit, for a file of the bundle."""
     checks = [check.to_json() for check in audit.checks]
     return pretty_json({"kind": "run", **audit.link.to_json(), "checks": checks})
 
