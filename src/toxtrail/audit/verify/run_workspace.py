@@ -33,7 +33,7 @@ from toxtrail.storage.artifacts import ArtifactStore
 SNAPSHOT = ("params.yaml", "dvc.lock")
 """Files of the repository that a run holds and its manifest does not list."""
 PAGE_FILES = (PAYLOAD, RECORD, MANIFEST, EXECUTIONS, *SNAPSHOT)
-"""Files of a run that are no output of a stage before it."""
+"""Files of a run that stages before it did not write."""
 
 
 class RunWorkspace(NamedTuple):
