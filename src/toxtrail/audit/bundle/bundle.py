@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 LISTING = "bundle.json"
 GROUPS = ("variants", "families", RUNS)
-"""What a bundle may contain: a result of an experiment's folder, or MLflow runs."""
+"""Contents of a bundle: a result of an experiment's folder, or MLflow runs."""
 MAX_UNPACKED_BYTES = 20 << 30
 """Maximum bytes of an unpacked bundle."""
 SUSPICIOUS_BYTES, MAX_COMPRESSION_RATIO = 1 << 30, 200

@@ -22,7 +22,7 @@ class LoadedRun(NamedTuple):
     run: StoredRun
     others: tuple[StoredRun, ...]
     verifier: RunVerifier
-    """Of all of them."""
+    """Verifier of all these runs."""
 
 
 def load_run(experiment: Experiment, reference: str, progress: Progress) -> LoadedRun:
