@@ -6,6 +6,7 @@ params.yaml is valid.
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,31 @@ def test_the_page_on_prompts_names_every_option():
     text = (ROOT / "docs/prompts.md").read_text("utf-8")
     table = " ".join(re.findall(r"^\| (.*?) \|", text, re.M))
     assert set(re.findall(r"`(\w+)`", table)) == set(SubsetConfig.model_fields)
+
+
+def literals() -> set[str]:
+    """String constants of the source; "..." is in place of inserted values."""
+    found = set()
+    for path in (ROOT / "src/toxtrail").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [p.value if isinstance(p, ast.Constant) else "..." for p in node.values]
+                found.add("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def test_the_code_has_every_message_that_a_page_explains():
+    page = (ROOT / "docs/servers.md").read_text("utf-8")
+    rows = "".join(re.findall(r"^\| message \|.*\n((?:\|.*\n)+)", page, re.M))
+    cells = re.findall(r"^\|([^|]*)", rows, re.M)
+    messages = [m for cell in cells for m in re.findall(r"\*([^*]+)\*", cell)]
+    assert len(messages) >= len(cells) - 2  # but for the lines below the headings
+    texts = literals()
+    pieces = {m: [p for p in re.split(r"[\s\"]*\.\.\.[\s\"]*", m) if p] for m in messages}
+    missing = [m for m in messages if not any(all(p in t for p in pieces[m]) for t in texts)]
+    assert missing == []
 
 
 def test_no_page_holds_an_unresolved_merge():

@@ -7,6 +7,8 @@ import ipaddress
 import socket
 import ssl
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from fake_mlflow import Answer, serving
@@ -231,3 +233,60 @@ def test_an_error_of_a_cloud_client_is_a_failure_of_the_store(tmp_path, monkeypa
         raise made("Unable to locate credentials")
     with pytest.raises(ValueError, match="own"), readonly_client(tmp_path):
         raise ValueError("own")
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Refuses every request through it with a status."""
+
+    status = 407
+
+    def do_GET(self):
+        self.send_error(self.status)
+
+    do_POST = do_CONNECT = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    server = HTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "status", "words"),
+    [
+        ("http", 407, ["407", "password"]),
+        ("https", 407, ["407", "password"]),
+        ("https", 403, ["403"]),  # over http, the response does not tell who sent it
+    ],
+)
+def test_a_refusal_of_a_proxy_is_told_from_one_of_the_server(
+    proxy, monkeypatch, tmp_path, scheme, status, words
+):
+    monkeypatch.setattr(Proxy, "status", status)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://mlflow.example.org")
+    text = message(tmp_path)
+    expected = [*words, "HTTPS_PROXY", "NO_PROXY"]
+    assert [word for word in expected if word not in text] == []
+
+
+def test_a_proxy_that_does_not_respond_is_named(proxy, monkeypatch, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.delenv("https_proxy")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
+        text = message(tmp_path)
+    assert [word for word in ("HTTPS_PROXY", "NO_PROXY", "refused") if word not in text] == []

@@ -252,6 +252,8 @@ def _explain_server(error: BaseException, text: str, uri: str) -> str:
     if TLS.search(text):
         return _explain_tls(text)
     status = status_of(error)
+    if status == 407 or (status is None and "ProxyError" in text):
+        return _explain_proxy(text, status)
     if status is None and _is_no_response(text):
         return _explain_unreachable(text)
     if status in (401, 403):
@@ -314,7 +316,6 @@ def _explain_unreachable(text: str) -> str:
         ("NameResolution|Name or service|nodename|name resolution", "unknown host name"),
         ("refused", "connection refused"),
         ("timeout|timed out", "no response in time (MLFLOW_HTTP_REQUEST_TIMEOUT)"),
-        ("ProxyError", "the proxy in HTTP_PROXY or HTTPS_PROXY blocked the request"),
         ("InvalidURL|Invalid url", "its address is not a valid URL"),
     )
     matches = (words for pattern, words in reasons if re.search(pattern, text))
@@ -323,6 +324,25 @@ def _explain_unreachable(text: str) -> str:
         f"The server cannot be reached: {reason}. Check that it is running, and "
         "MLFLOW_TRACKING_URI."
     )
+
+
+def _explain_proxy(text: str, status: int | None) -> str:
+    if status == 407 or re.search(r"\b407\b", text):
+        return (
+            "The proxy in HTTPS_PROXY or HTTP_PROXY requires a login (status 407). Put the user "
+            "name and password before the host in its address, or add the MLflow server's host to "
+            "NO_PROXY."
+        )
+    return (
+        "The proxy in HTTPS_PROXY or HTTP_PROXY does not reach the server "
+        f"({_proxy_reason(text)}). Check its address, or add the MLflow server's host to NO_PROXY."
+    )
+
+
+def _proxy_reason(text: str) -> str:
+    if match := re.search(r"Tunnel connection failed: ([^')]+)", text):
+        return safe_line(match[1])
+    return "connection refused" if "refused" in text else "it does not respond"
 
 
 def _explain_refused(status: int, error: BaseException) -> str:
