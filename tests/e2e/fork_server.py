@@ -28,7 +28,11 @@ READ_ONCE = (
     "ONEDNN_", "NO_COLOR", "FORCE_COLOR", "MLFLOW_",
 )  # fmt: skip
 """Beginnings of the variables that Python or a library may read once, when it starts."""
-READ_LATER = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+READ_LATER = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_S3_ENDPOINT_URL",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT",
+)  # fmt: skip
 SIZE = array.array("i").itemsize
 
 

@@ -161,6 +161,19 @@ def test_a_store_that_does_not_give_back_what_it_took_gets_no_seal(team, content
     assert list(runs_of(team).values()) == [("FAILED", "active", False)]
 
 
+def test_a_store_that_lost_one_of_the_files_gets_no_seal(team, content, monkeypatch):
+    plain = MlflowClient.log_artifact
+
+    def log_artifact(client, run_id, local, path=None):
+        if not local.endswith("scores.parquet"):
+            plain(client, run_id, local, path)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", log_artifact)
+    with pytest.raises(BackendError, match=r"scores\.parquet"):
+        team.here.publish(content)
+    assert list(runs_of(team).values()) == [("FAILED", "active", False)]
+
+
 def test_the_seal_is_there_before_the_run_is_finished(team, content, monkeypatch):
     states = []
 

@@ -155,16 +155,21 @@ class Publication:
         return PublishedRun(standing, created=standing == run_id, payload=payload)
 
     def _read_back(self, run_id: str) -> None:
-        """Raise BackendError if the store does not return what was written: some proxies answer
-        every request with status 200 and a login page."""
+        """Raise BackendError if the store does not have what was written: some proxies answer
+        requests with status 200 and a login page, all of them or some."""
         if is_local(self._root):
             return
         with tempfile.TemporaryDirectory() as folder:
             fetched = fetch(self._client, run_id, PAYLOAD, Path(folder))
             tags = self._client.get_run(run_id).data.tags
-            if fetched.path and _payload(fetched.path, tags.get(PAYLOAD_TAG)):
+            payload = fetched.path and _payload(fetched.path, tags.get(PAYLOAD_TAG))
+        if payload:
+            lost = sorted(payload.keys() - _stored_files(self._client, run_id))
+            if not lost:
                 return
-        reason = fetched.reason or "it returned other bytes than were written."
+            reason = f"it does not list {', '.join(lost)}."
+        else:
+            reason = fetched.reason or "it returned other bytes than were written."
         raise BackendError(
             f"The artifact store accepted the files of the run but does not return them: {reason} "
             "The run was not sealed."
@@ -315,6 +320,13 @@ def _missing_file(name: str, fetched: Fetched) -> Inspection:
     if fetched.missing:
         return Inspection({}, changed=f"{name} is missing")
     return Inspection({}, unreadable=f"{name}: {fetched.reason}")
+
+
+def _stored_files(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
+    """List the paths of a run's files."""
+    entries = client.list_artifacts(run_id, folder)
+    inner = (_stored_files(client, run_id, entry.path) for entry in entries if entry.is_dir)
+    return {entry.path for entry in entries if not entry.is_dir}.union(*inner)
 
 
 def _payload(path: Path, recorded: str | None) -> dict[str, str] | None:
