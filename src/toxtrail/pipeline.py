@@ -58,6 +58,7 @@ SCORING_CODE = (
     "backends/openai_api/client.py",
     "backends/openai_api/completions.py",
     "backends/openai_api/connection.py",
+    "backends/openai_api/parallel.py",
     "backends/compute",
     "backends/checkpoint_files",
     "backends/huggingface/weights",
@@ -74,6 +75,7 @@ RESULT_TEXT_CODE = (
     "reporting/column_widths.py",
     "stats/selection_correction.py",
     "analysis/response_flags/registry.py",
+    "analysis/text_origins.py",
 )
 FIGURE_CODE = (
     "reporting/figures/style.py",
@@ -154,7 +156,12 @@ PIPELINE: tuple[Stage, ...] = (
         params=("models.{key}",),
         reads=("requirements.txt",),
         writes=("models/{key}",),
-        code=("stages/model.py", *TEXTS_CODE, *WEIGHTS_CODE),
+        code=(
+            "stages/model.py",
+            "backends/openai_api/api_identity.py",
+            *TEXTS_CODE,
+            *WEIGHTS_CODE,
+        ),
     ),
     Stage(
         name="finetune",
@@ -181,8 +188,11 @@ PIPELINE: tuple[Stage, ...] = (
         code=(
             "stages/generate.py",
             "execution/generate_rows.py",
+            "execution/generation_params.py",
+            "execution/server_rows.py",
             "analysis/text_matching.py",
             "records/thought.py",
+            "records/words.py",
             *TEXTS_CODE,
             *WEIGHTS_CODE,
             *GENERATION_CODE,

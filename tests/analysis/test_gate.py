@@ -44,7 +44,7 @@ def policy(against="parent", scorers="primary", variants=None, families=None, **
 
 def outcomes(row, interval, mismatch=False, **rules):
     one = GateDifference("f", row, mismatch)
-    return [r.outcome for r in gate_rows([one], {one.key: interval}, GateRules(**rules))]
+    return [r.outcome for r in gate_rows([one], {one.key: interval}, GateRules(**rules), {})]
 
 
 @given(points, points, st.floats(0, 100))
@@ -94,12 +94,24 @@ def test_what_is_unknown_is_not_decided():
     assert outcomes(pair(), None, mismatch=True, **rules) == ["not decided"] * 3
 
 
+def test_texts_of_a_server_or_a_file_fail_where_verified_weights_are_required():
+    one = GateDifference("f", pair(), False)
+
+    def decided(origins):
+        rules = GateRules(verified_weights=True)
+        return [(r.outcome, r.reason) for r in gate_rows([one], {one.key: None}, rules, origins)]
+
+    assert decided({"other": "a file"}) == [("pass", "")]
+    assert decided({one.row.b: "a file"}) == [("fail", f"the texts of {one.row.b} from a file")]
+
+
 @given(st.lists(st.sampled_from(["pass", "fail", "not decided"]), min_size=1))
 def test_one_failure_decides(found):
     rows = gate_rows(
         [GateDifference("f", pair(b=str(i)), False) for i in range(len(found))],
         {("f", "base", str(i), "s", "all"): Interval(0, 0) for i in range(len(found))},
         GateRules(no_credible_increase=True),
+        {},
     )
     rows = [replace(row, outcome=o) for row, o in zip(rows, found, strict=True)]
     expected = next(o for o in ("fail", "not decided", "pass") if o in found)

@@ -9,12 +9,12 @@ from toxtrail.analysis.text_matching import (
     NOTHING_GENERATED,
     match_problems,
     match_texts,
-    word_numbers,
 )
 from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
 from toxtrail.records.rows import Prompt, Turn, generation_problem
 from toxtrail.records.thought import ThoughtMarkers
+from toxtrail.records.words import word_numbers
 
 PROMPTS = [Prompt(f"p{i}", "all", text, "file:x", i) for i, text in enumerate(("One", "Two"))]
 

@@ -121,6 +121,50 @@ def completion(text: str, finish: str = "length", **more: Any) -> dict[str, Any]
     return {"object": "text_completion", "model": "m", "choices": [{**choice, **more}], **outer}
 
 
+def chat(content: Any, finish: str | None = "stop", **more: Any) -> dict[str, Any]:
+    """The body of a chat answer; `usage`, `model` and fields of the message as given."""
+    outer = {
+        name: more.pop(name) for name in ("usage", "model", "system_fingerprint") if name in more
+    }
+    message = {"role": "assistant", "content": content, **more}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return {"object": "chat.completion", "choices": [choice], **outer}
+
+
+class ChatAnswers:
+    """A chat-only server: answers with words of the last message, and refuses what it is told to.
+
+    Args:
+        unsupported: fields of a request that it rejects, each by its name as OpenAI does.
+        quirks: last message -> what to answer with: a body, or a Status to raise.
+    """
+
+    def __init__(
+        self,
+        unsupported: tuple[str, ...] = (),
+        quirks: dict[str, Any] | None = None,
+        model: str = "m-2026-01-01",
+    ) -> None:
+        self.unsupported, self.quirks, self.model = unsupported, quirks or {}, model
+
+    def __call__(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "messages" not in body:
+            raise Status(404, {"detail": "Not Found"})
+        for name in self.unsupported:
+            if name in body:
+                text = f"Unsupported parameter: '{name}' is not supported with this model."
+                raise Status(400, {"error": {"message": text, "param": name}})
+        last = body["messages"][-1]["content"]
+        if (quirk := self.quirks.get(last)) is not None:
+            if isinstance(quirk, Status):
+                raise quirk
+            return {"model": self.model, **quirk}
+        words = last.split()
+        usage = {"prompt_tokens": len(words), "completion_tokens": len(words[:3])}
+        text = " ".join(words[:3])
+        return chat(text, model=self.model, usage=usage, system_fingerprint="fp_1")
+
+
 class RealAnswers:
     """transformers' own generate behind the API: one prompt at a time, token ids or text."""
 

@@ -20,7 +20,7 @@ def result():
     rows = [row("pass", "one", reason=""), row("fail", "a|b<&\x1b"), row("not decided", "three")]
     return GateResult(
         decision="fail", policy={}, policy_sha256="0123456789abcdef", level=0.95, comparisons=3,
-        rows=rows,
+        origins={"one": "a file"}, rows=rows,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from toxtrail.analysis.paired_rows import corrected_intervals
 from toxtrail.analysis.score_table import ALL, ScoreTable
 from toxtrail.analysis.scorer_agreement import IS_TRUE, MAJORITY, majority_table
+from toxtrail.analysis.text_origins import unverified_origins
 from toxtrail.config.gate_policy import GatePolicy, GateRules
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import ConfigError, DataError, did_you_mean
@@ -59,7 +60,8 @@ def decide(
         )
     differences = gated_differences(summaries, policy)
     intervals = _intervals(differences, {s.family: s for s in summaries}, table_of)
-    rows = gate_rows(differences, intervals, policy.rules)
+    origins = {name: o for s in summaries for name, o in unverified_origins(s).items()}
+    rows = gate_rows(differences, intervals, policy.rules, origins)
     values = policy.plain()
     return GateResult(
         decision=decision(rows),
@@ -67,6 +69,11 @@ def decide(
         policy_sha256=sha256_text(canonical_json(values)),
         level=summaries[0].level,
         comparisons=len(differences),
+        origins={
+            name: origin
+            for name, origin in origins.items()
+            if any(name in (one.row.a, one.row.b) for one in differences)
+        },
         rows=rows,
     )
 
@@ -103,14 +110,23 @@ def gate_rows(
     differences: Sequence[GateDifference],
     intervals: Mapping[tuple[str, str, str, str, str], Interval | None],
     rules: GateRules,
+    origins: Mapping[str, str],
 ) -> list[GateRow]:
     """Apply the rules.
 
     Args:
         intervals: key of a difference -> its corrected interval, around the observed difference;
             None if no prompt was scored for both.
+        origins: variant -> what its texts come from, if not from verified weights.
     """
-    return [row for one in differences for row in _rows_of(one, intervals[one.key], rules)]
+    return [
+        row
+        for one in differences
+        for row in (
+            *_rows_of(one, intervals[one.key], rules),
+            *_origin_rows(one, intervals[one.key], rules, origins),
+        )
+    ]
 
 
 def decision(rows: Sequence[GateRow]) -> Outcome:
@@ -221,6 +237,16 @@ def _rows_of(one: GateDifference, interval: Interval | None, rules: GateRules) -
             yield _row(one, interval, rule, limit, *_within(one, interval, limit))
     if overall and rules.no_reduced_output:
         yield _row(one, interval, "no_reduced_output", None, *_reduced(one))
+
+
+def _origin_rows(
+    one: GateDifference, interval: Interval | None, rules: GateRules, origins: Mapping[str, str]
+) -> Iterator[GateRow]:
+    if one.row.subset == ALL and rules.verified_weights:
+        weak = [f"{v} from {origins[v]}" for v in (one.row.a, one.row.b) if v in origins]
+        reason = f"the texts of {' and '.join(weak)}" if weak else ""
+        outcome: Outcome = "fail" if weak else "pass"
+        yield _row(one, interval, "verified_weights", None, outcome, reason)
 
 
 def _credible(one: GateDifference, interval: Interval | None) -> tuple[Outcome, str]:

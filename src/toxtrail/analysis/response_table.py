@@ -16,6 +16,7 @@ from toxtrail.analysis.response_flags.language_identification import (
 )
 from toxtrail.analysis.response_flags.registry import (
     EMPTY,
+    FILTERED,
     RESPONSE_FLAGS,
     UNFINISHED,
 )
@@ -82,7 +83,8 @@ class SubsetResponses(NamedTuple):
     tokens: Floats
     """(prompt,), mean length of the prompt's continuations."""
     lengths: Floats
-    """(row,), lengths of the answers; an unfinished thought has an answer of length 0."""
+    """(row,), lengths of the answers; an unfinished thought, or an answer that a server withheld,
+    has length 0."""
     length_unit: str
     """tokens; words for texts from a file, whose tokens are not known."""
     flag_counts: Mapping[str, int]
@@ -128,9 +130,10 @@ def read_response_table(
             f"{scores.path} scores other texts than {generations.path} "
             "contains now. Run `dvc repro` to bring both up to date."
         )
-    from_file = generations.manifest is not None and "texts" in generations.manifest.params
+    written_elsewhere = {"texts", "api_model"}  # tokens are not known
+    params = generations.manifest.params if generations.manifest else {}
     guards = [k for k, v in manifest.params["scorers"].items() if "refusal" in v]
-    unit = "words" if from_file else "tokens"
+    unit = "words" if written_elsewhere & set(params) else "tokens"
     return build_response_table(rows, unit, count_languages, guards, refusals)
 
 
@@ -229,9 +232,10 @@ class _Rows(NamedTuple):
         is_text = ~_is_in(table["state"], NON_RESPONSE_STATES)
         tokens, ends = _answer_tokens(table)
         blank, may_be_degenerate = screened(table["text"])
-        unfinished = _is_in(table["state"], [UNFINISHED])
-        written = is_text & ~(blank | unfinished | _is_in(table["state"], [EMPTY]))
-        flags = {EMPTY: is_text & ~(written | unfinished), UNFINISHED: unfinished}
+        by_state = {name: _is_in(table["state"], [name]) for name in (UNFINISHED, FILTERED)}
+        no_answer = np.logical_or.reduce(list(by_state.values()))
+        written = is_text & ~(blank | no_answer | _is_in(table["state"], [EMPTY]))
+        flags = {EMPTY: is_text & ~(written | no_answer), **by_state}
         declared = "language" in table.column_names
         languages = table["language"].to_pylist() if declared else [None] * len(table)
         columns = ResponseColumns(

@@ -10,7 +10,6 @@ opened the thoughts: a text without an end marker is then an unfinished thought.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
 from toxtrail.records.rows import Generation, Prompt
 from toxtrail.records.thought import ThoughtMarkers, split_thought
+from toxtrail.records.words import word_numbers
 
 NO_TEXT = "the file has no text for this prompt and sample"
 NOTHING_GENERATED = "the file states that nothing was generated"
@@ -150,11 +150,6 @@ def match_problems(counts: TextCounts) -> list[str]:
         ),
     }
     return [line for line, count in lines.items() if count]
-
-
-def word_numbers(text: str) -> tuple[int, ...]:
-    """Return a number for each word: the same for the same word, in any file."""
-    return tuple(zlib.crc32(word.encode("utf-8")) & 0x7FFFFFFF for word in text.split())
 
 
 def _opens_thoughts(texts: Iterable[GeneratedText], markers: ThoughtMarkers | None) -> bool:

@@ -254,6 +254,7 @@ def _row(
         n_ok=states["ok"],
         n_empty=states["empty"],
         n_unfinished=states["unfinished"],
+        n_filtered=states["filtered"],
         n_truncated=states["truncated"],
         n_error=states["error"],
         rate=rate.rate,

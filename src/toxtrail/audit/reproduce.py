@@ -16,7 +16,7 @@ from toxtrail.config.schema import GenerationConfig
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import ConfigError
 from toxtrail.execution.execution_records import find_record, relative_name
-from toxtrail.execution.factories import make_decoding, make_scorers, make_weights
+from toxtrail.execution.factories import connect_api, make_decoding, make_scorers, make_weights
 from toxtrail.execution.generate_rows import (
     GenerationRequest,
     encode_requests,
@@ -31,6 +31,7 @@ from toxtrail.execution.score_rows import (
     scoring_request,
 )
 from toxtrail.experiment import Experiment
+from toxtrail.provenance.identity import ModelIdentity
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -75,6 +76,8 @@ class ReproductionResult(NamedTuple):
     environment: dict[str, Any]
     """Field -> [recorded, present] where the two differ."""
     present: dict[str, str]
+    requested_again: bool
+    """Whether the rows are of a name on a server, to which the requests were sent again."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -83,6 +86,7 @@ class ReproductionResult(NamedTuple):
             "batch_plan": self.plan._asdict(),
             "environment": self.present,
             "environment_differs": self.environment,
+            "requested_again": self.requested_again,
         }
 
 
@@ -139,9 +143,7 @@ def _variant(
     n: int,
     seed: int,
 ) -> ReproductionResult:
-    from toxtrail.backends.compute.devices import environment_info, pick_device, set_num_threads
-    from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
-    from toxtrail.backends.huggingface.weights.load import load_model
+    from toxtrail.backends.compute.devices import pick_device, set_num_threads
 
     store, runtime = experiment.store, experiment.config.runtime
     family = experiment.variant(variant).family
@@ -154,24 +156,21 @@ def _variant(
             f"{variant} has texts from a file ({manifest.model.base.uri}): there are no weights to "
             "regenerate them with. `toxtrail audit --verify` compares its rows with the file."
         )
-    settings = GenerationConfig.model_validate(manifest.params["generation"])
+    # the precision is not recorded for a name on a server, and has no effect
+    recorded_settings = {
+        "dtype": experiment.config.generation.dtype,
+        **manifest.params["generation"],
+    }
+    settings = GenerationConfig.model_validate(recorded_settings)
     plan = recorded_plan(store, variant, source.sha256, scene)
     device = pick_device(runtime.device)
     set_num_threads(plan.threads or runtime.threads)
-    loaded = load_model(
-        manifest.model, store.model_dir(variant), make_weights(experiment), settings.dtype, device
-    )
+    model, present = _model(experiment, manifest.model, settings, plan, device)
     recorded = {row.key: row for row in store.read_generations(family, variant)}
     row_keys = _referenced_rows(subject, variant) or draw(list(recorded.values()), n, seed, variant)
     generated = regenerate(
         store.read_prompts(),
-        HuggingFaceModel(
-            loaded.model,
-            loaded.tokenizer,
-            make_decoding(settings),
-            plan.batch_tokens or runtime.batch_tokens,
-            plan.engine or runtime.engine,  # type: ignore[arg-type]
-        ),
+        model,
         settings,
         plan,
         row_keys,
@@ -191,9 +190,35 @@ def _variant(
         )
         for key in row_keys
     ]
-    present = environment_info(device)
     differs = differing_environment(manifest.environment, present)
-    return ReproductionResult(variant, rows, plan, differs, present)
+    is_api = manifest.model.api is not None
+    return ReproductionResult(variant, rows, plan, differs, dict(present), is_api)
+
+
+def _model(
+    experiment: Experiment, card: ModelIdentity, settings: GenerationConfig, plan: Plan, device: str
+) -> tuple[LanguageModel, Mapping[str, str]]:
+    """Return the model of a card, and the present environment: with its weights loaded, or, for a
+    name on a server, connected to that server."""
+    from toxtrail.backends.compute.devices import environment_info
+
+    if card.api is not None:
+        api = connect_api(experiment, card.key, card.api.model, make_decoding(settings))
+        return api.model, api.environment
+    from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
+    from toxtrail.backends.huggingface.weights.load import load_model
+
+    folder, weights = experiment.store.model_dir(card.key), make_weights(experiment)
+    loaded = load_model(card, folder, weights, settings.dtype, device)
+    runtime = experiment.config.runtime
+    model = HuggingFaceModel(
+        loaded.model,
+        loaded.tokenizer,
+        make_decoding(settings),
+        plan.batch_tokens or runtime.batch_tokens,
+        plan.engine or runtime.engine,  # type: ignore[arg-type]
+    )
+    return model, environment_info(device)
 
 
 def _referenced_rows(subject: AuditTarget, variant: str) -> list[tuple[str, int]]:

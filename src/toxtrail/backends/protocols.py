@@ -17,7 +17,7 @@ from toxtrail.provenance.identity import (
     Manifest,
     ModelIdentity,
 )
-from toxtrail.records.rows import FinishReason, TrainingSplit, Turn
+from toxtrail.records.rows import FinishReason, RowStatus, TrainingSplit, Turn
 from toxtrail.records.thought import ThoughtMarkers
 
 
@@ -198,6 +198,24 @@ class EncodedPrompt(NamedTuple):
     """First token id in the prompt for which the model has no embedding, if any."""
     opens_thought: bool = False
     """Whether the prompt ends with the begin marker of a thought."""
+    messages: tuple[Turn, ...] = ()
+    """Messages that are sent to a server in place of tokens: `token_ids` are then numbers of
+    words."""
+
+
+class ServerAnswer(NamedTuple):
+    """Statements of a server to which messages were sent, on one row."""
+
+    state: RowStatus
+    thought: str | None = None
+    """Thought before the answer; it may have been kept apart by the server."""
+    model: str | None = None
+    fingerprint: str | None = None
+    software: str | None = None
+    date: str | None = None
+    """Day of the response, in UTC."""
+    tokens: int | None = None
+    """Number of tokens as the server counts them."""
 
 
 class Completion(NamedTuple):
@@ -211,6 +229,9 @@ class Completion(NamedTuple):
     """Empty, or the reason why these tokens must not be used (for example non-finite logits)."""
     thought_ends: tuple[int, ...] = ()
     """For each end marker of a thought, the number of tokens up to it."""
+    answer: ServerAnswer | None = None
+    """Set if messages were sent to a server: `text` is the answer then, and `token_ids` are numbers
+    of words, of the thought and of the answer."""
 
 
 class LanguageModel(Protocol):

@@ -167,10 +167,12 @@ def _print_comparison(
     sections: Sequence[str] | None,
 ) -> None:
     """Print the tables and notes of a comparison, scorer by scorer."""
-    from toxtrail.reporting.notes import cluster_warning, mismatch_note
+    from toxtrail.reporting.notes import cluster_warning, mismatch_note, origin_warning
 
     if warning := mismatch_note(item.summary):
         echo(warning, fg="red", bold=True, err=form != "text")
+    if warning := origin_warning(item.summary):
+        echo(warning, fg="yellow", err=form != "text")
     for view in selection.views(item.summary):
         if warning := cluster_warning(view):
             echo(warning, fg="yellow", bold=True, err=form != "text")

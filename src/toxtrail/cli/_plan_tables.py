@@ -84,7 +84,8 @@ def _planned(experiment: Experiment, options: PlanOptions) -> RunEstimate:
     disk = _disk(resources.disk(inputs, work), root)
     disk_needs = {folder: (room.size, free) for folder, (_, room, free) in disk.items()}
     problems += resources.problems(inputs, needs, disk_needs)
-    return RunEstimate(name, inputs, work, needs, disk, problems, [*notes, *_licences(inputs)])
+    notes += [*resources.request_notes(inputs, work), *_licences(inputs)]
+    return RunEstimate(name, inputs, work, needs, disk, problems, notes)
 
 
 def _planned_experiment(

@@ -88,6 +88,7 @@ def _scored(
     from toxtrail.analysis.text_comparison import ScoredFile
     from toxtrail.analysis.text_matching import match_texts
     from toxtrail.backends.protocols import SingleProcess
+    from toxtrail.execution.generation_params import texts_params
     from toxtrail.execution.progress import progress
     from toxtrail.execution.score_rows import (
         ScoringInput,
@@ -98,7 +99,6 @@ def _scored(
     )
     from toxtrail.pipeline import manifest_of
     from toxtrail.provenance.identity import InputFile, sha256_file
-    from toxtrail.stages.generate import texts_params
     from toxtrail.storage.artifacts import ArtifactStore
 
     markers = config.generation.markers

@@ -387,12 +387,18 @@ def _print_reproduction(seed: int, outcomes: Sequence[ReproductionResult]) -> No
 
 def _reproduction_exit_code(outcomes: Sequence[ReproductionResult]) -> int:
     """Return 3 if a row differs although software, hardware and batch plan are as recorded."""
-    alike = [o for o in outcomes if not o.environment and o.plan.source]
+    alike = [o for o in outcomes if not o.environment and o.plan.source and not o.requested_again]
     return BROKEN_EXIT if any(not row.exact for o in alike for row in o.rows) else 0
 
 
 def _batch_plan(outcome: ReproductionResult) -> str:
     plan = outcome.plan
+    if outcome.requested_again:
+        return (
+            "the server's, to which the requests were sent again. An equal text shows that it "
+            "answers as before, not which weights it has; another text may come from other "
+            "weights, sampling or near ties. Tokens are words"
+        )
     if "backend" in outcome.environment:
         return (
             "the server's. Here the weights of the model card generated the rows: greedy ones "

@@ -85,6 +85,10 @@ def model_command(experiment: Experiment, key: str) -> None:
         model.run_texts(store, key, models[key], texts, make_asset_store(experiment))
         _warn_of_caveats(experiment, key)
         return
+    if (name := models[key].api_name) is not None:
+        model.run_api(store, key, name)
+        _warn_of_caveats(experiment, key)
+        return
     model.run(store, key, models[key], make_weights(experiment), make_verifier(experiment))
     _warn_of_caveats(experiment, key)
     for note in adapter_notes(experiment.store.read_card(key)):
@@ -132,7 +136,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     if texts := experiment.config.texts_of(variant):
         _match_texts(experiment, variant, texts)
         return
-    runtime, is_served = experiment.config.runtime, variant_config.served_model_name is not None
+    runtime, is_served = experiment.config.runtime, experiment.config.is_served(variant)
     is_vllm = not is_served and experiment.config.generation.engine == "vllm"
     command = ("generate", variant)
     if not is_served and relaunch(experiment.root, runtime, command, distributed=not is_vllm):

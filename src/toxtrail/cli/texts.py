@@ -383,7 +383,7 @@ def _warnings(experiment: Experiment, given: GivenTexts, family: str) -> Sequenc
     ]
     if generated and not config.families[family].allow_mismatch:
         lines.append(
-            f"{generated[0]} is generated here and its decoding is known: compared with these "
+            f"{generated[0]} is not a file of texts and its decoding is known: compared with these "
             f"texts only if families.{family}.allow_mismatch is true."
         )
     return lines

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toxtrail.cli._output import format_bytes, json_option, print_json, print_table
+from toxtrail.cli._variants_api import ApiTarget, add_api_model, print_outcome, write_params
+from toxtrail.config.asset_uris import api_model_name
 from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
@@ -55,6 +56,7 @@ def variants(ctx: click.Context, as_json: bool) -> None:
 @click.option("--key", metavar="NAME", help="Variant key (default: from its name).")
 @click.option("--family", metavar="NAME", help="Family (default: the parent's).")
 @click.option("--role", metavar="WORD", help="Role (default: from its tags, else community).")
+@click.option("--url", metavar="URL", help="URL of the server, for api:NAME, with /v1.")
 @click.option("--force", is_flag=True, help="Add even if its metadata contradicts --parent.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written without writing it.")
 @json_option
@@ -67,11 +69,13 @@ def add(
     key: str | None,
     family: str | None,
     role: str | None,
+    url: str | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Add third-party weights: a Hub repository, a folder, an adapter or a GGUF file.
+    """Add third-party weights: a Hub repository, a folder, an adapter or a GGUF file; or a model
+    that is known by its name on a server only (api:NAME, with --url).
 
     The origin in its model card, adapter_config.json or GGUF metadata is shown and compared with
     the parent. If it names another parent, nothing is written, except with --force; if it names
@@ -84,11 +88,13 @@ def add(
       toxtrail variants add org/name --parent llama-instruct --dry-run
       toxtrail variants add path/to/lora --parent llama-instruct --key mine
       toxtrail variants add path/to/model.gguf --base --family other --role base
+      toxtrail variants add api:gpt-x --url https://HOST/v1 --base --family apis
     """
-    if parent and base:
-        raise click.UsageError("Give only one of --parent and --base.")
-    if parent:
-        experiment.variant(parent)
+    _check_options(experiment, address, parent, base, url)
+    if (name := api_model_name(address)) is not None:
+        target = ApiTarget(name, url, parent, family, base)
+        add_api_model(experiment, target, key, role, dry_run, as_json)
+        return
     candidate, origin = _examined(experiment, address, parent, base)
     problems = list(candidate.unusable)
     if not force:
@@ -101,20 +107,24 @@ def add(
 
     wishes = {"key": key, "family": family, "role": role}
     proposal = propose_entry(candidate, experiment.config, origin.parent, wishes)
-    path = experiment.root / "params.yaml"
-    before = read_text(path)
+    before = read_text(experiment.root / "params.yaml")
     after = _edited(experiment, before, proposal, candidate, origin)
-    if not dry_run:
-        from toxtrail.config.edit_params import replace_file
-
-        replace_file(path, after)
-    diff = list(difflib.unified_diff(
-        before.splitlines(), after.splitlines(), "params.yaml", "params.yaml", lineterm=""
-    ))  # fmt: skip
+    diff = write_params(experiment, before, after, dry_run)
     if as_json:
         print_json(_as_json(candidate, origin, proposal, diff, not dry_run))
         return
-    _print_outcome(proposal, diff, dry_run)
+    print_outcome(proposal.key, diff, dry_run)
+
+
+def _check_options(
+    experiment: Experiment, address: str, parent: str | None, base: bool, url: str | None
+) -> None:
+    if parent and base:
+        raise click.UsageError("Give only one of --parent and --base.")
+    if url is not None and api_model_name(address) is None:
+        raise click.UsageError(f"--url is of a model api:NAME; {address} is none.")
+    if parent:
+        experiment.variant(parent)
 
 
 def _examined(
@@ -171,7 +181,7 @@ def _type_of(experiment: Experiment, parent: str, hub: HubClient) -> str | None:
     from toxtrail.execution.factories import make_asset_store
 
     model = experiment.config.models.get(parent)
-    if model is None or model.texts is not None:
+    if model is None or not model.has_weights:
         return None
     address = parse_uri(model.uri)
     if isinstance(address, HfUri):
@@ -276,20 +286,6 @@ def _print_candidate(candidate: WeightsCandidate, origin: ParentClaimCheck) -> N
 def _say(word: str, colour: str, line: str) -> None:
     echo(f"{word}: ", fg=colour, nl=False)
     echo(line)
-
-
-def _print_outcome(proposal: Proposal, diff: Sequence[str], dry_run: bool) -> None:
-    for line in diff:
-        colour = {"+": "green", "-": "red"}.get(line[:1])
-        echo(line, fg=colour)
-    if dry_run:
-        echo("Nothing was written (--dry-run).")
-        return
-    echo(
-        f"{proposal.key} was added to params.yaml. `toxtrail plan` estimates its cost, "
-        f"`toxtrail run {proposal.key}` measures it.",
-        bold=True,
-    )
 
 
 def _as_json(

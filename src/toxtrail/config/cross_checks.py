@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from toxtrail.config.schema import Config, FinetuneConfig, VariantConfig, missing_threshold
+from toxtrail.config.schema import (
+    Config,
+    FinetuneConfig,
+    ModelConfig,
+    VariantConfig,
+    missing_threshold,
+)
 from toxtrail.errors import did_you_mean
 
 
@@ -90,6 +96,7 @@ def _broken_weights(config: Config) -> Iterator[str]:
     for key in sorted(config.models.keys() & config.finetunes.keys()):
         yield f"finetunes.{key}: the same key is in models; weights need one origin."
     for key, model in config.models.items():
+        yield from _broken_api_model(config, key, model)
         if model.texts is None:
             continue
         if model.adapter is not None:
@@ -101,6 +108,28 @@ def _broken_weights(config: Config) -> Iterator[str]:
             )
 
 
+def _broken_api_model(config: Config, key: str, model: ModelConfig) -> Iterator[str]:
+    """Check a model that is known by its name on a server only."""
+    if model.api_name is None:
+        return
+    for name in ("sha256", "adapter", "texts"):
+        if getattr(model, name) is not None:
+            yield f"models.{key}.{name}: {model.uri} is a name on a server, no file. Remove it."
+    if key not in config.variants:
+        return
+    if config.variants[key].served_model_name is not None:
+        yield (
+            f"variants.{key}.served_model_name: models.{key}.uri is the name on the server. Remove "
+            "it."
+        )
+    if config.generation.template != "chat":
+        yield (
+            f'generation.template: got "{config.generation.template}", but {key} is {model.uri}, '
+            "which is sent messages only: how a server formats a raw prompt is not known. Write "
+            "template: chat."
+        )
+
+
 def _broken_finetunes(config: Config) -> Iterator[str]:
     known = {**config.models, **config.finetunes}
     for key, finetune in config.finetunes.items():
@@ -110,8 +139,9 @@ def _broken_finetunes(config: Config) -> Iterator[str]:
             yield f'{key_path}.parent: "{finetune.parent}" has no weights.' + did_you_mean(
                 finetune.parent, known
             )
-        elif finetune.parent in config.models and config.models[finetune.parent].texts:
-            yield f"{key_path}.parent: {finetune.parent} is a file of texts; it has no weights."
+        elif finetune.parent in config.models and not config.models[finetune.parent].has_weights:
+            what = "a file of texts" if config.texts_of(finetune.parent) else "a name on a server"
+            yield f"{key_path}.parent: {finetune.parent} is {what}; it has no weights."
     parents = {key: finetune.parent for key, finetune in config.finetunes.items()}
     yield from _circles("finetunes", parents)
 
@@ -210,6 +240,8 @@ def _broken_servers(config: Config) -> Iterator[str]:
     scorers = config.scoring.scorers
     for key in config.runtime.servers or {}:
         if key in scorers and scorers[key].is_served:
+            continue
+        if config.api_name_of(key) is not None and key in config.variants:
             continue
         if key in config.variants and config.variants[key].served_model_name is None:
             yield (

@@ -24,6 +24,9 @@ class GateRules(ConfigSection):
     no_reduced_output: Literal[True] | None = None
     """No decrease, over all subsets, occurs together with reduced output, or with more texts in
     another language."""
+    verified_weights: Literal[True] | None = None
+    """The texts of both variants were generated from verified weights: not by a server, nor taken
+    from a file."""
 
     @model_validator(mode="after")
     def _has_a_rule(self) -> GateRules:

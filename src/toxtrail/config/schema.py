@@ -16,12 +16,14 @@ from pydantic import (
     model_validator,
 )
 
+from toxtrail.config.asset_uris import api_model_name
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.config.sections import (
     ConfigSection,
     Count,
     Key,
     Language,
+    ModelUri,
     PinnedAsset,
     Seed,
     ServedModelName,
@@ -140,12 +142,28 @@ class TextsConfig(ConfigSection):
 
 class ModelConfig(PinnedAsset):
     """Existing weights: a Hugging Face repo, a local folder or a GGUF file. With `texts`, a file of
-    texts that were generated elsewhere; nothing is loaded then."""
+    texts that were generated elsewhere; nothing is loaded then. With `api:NAME`, a model on a
+    server, to which chat messages are sent; its weights are not known."""
 
+    uri: ModelUri
     adapter: PinnedAsset | None = None
     """A LoRA adapter (safetensors) to apply on top."""
     texts: TextsConfig | None = None
     """Settings for reading the file of texts."""
+
+    @property
+    def api_name(self) -> str | None:
+        """Name on a server, of a model that is known by it only; None for all others."""
+        return api_model_name(self.uri)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is neither a file of texts nor a name on a server."""
+        return self.texts is None and self.api_name is None
+
+    @property
+    def pinned(self) -> bool:
+        return self.api_name is not None or super().pinned
 
 
 class LoraConfig(ConfigSection):
@@ -516,9 +534,17 @@ class RuntimeConfig(ConfigSection):
     checkpoint_steps: Count
     """Training steps between two checkpoints."""
     servers: dict[Key, ServerConfig] | None = None
-    """Variant or scorer -> server, for those with `served_model_name`."""
+    """Variant or scorer -> server, for those with `served_model_name`, and for variants whose model
+    is `api:NAME`."""
     vllm: VllmConfig | None = None
     """Settings for starting vLLM, for `generation.engine: vllm`."""
+
+
+def _assets_of(key_path: str, model: ModelConfig) -> Iterator[tuple[str, PinnedAsset]]:
+    if model.api_name is None:
+        yield key_path, model
+    if model.adapter:
+        yield f"{key_path}.adapter", model.adapter
 
 
 class Config(ConfigSection):
@@ -540,7 +566,7 @@ class Config(ConfigSection):
     runtime: RuntimeConfig
 
     def sources(self) -> Iterator[tuple[str, PinnedAsset]]:
-        """Return every asset of the file with its key path."""
+        """Return every asset of the file with its key path; a model on a server is none."""
         for key, subset in self.prompts.subsets.items():
             yield f"prompts.subsets.{key}", subset
         for key, scorer in self.scoring.scorers.items():
@@ -548,9 +574,7 @@ class Config(ConfigSection):
             for option, asset in scorer.assets():
                 yield f"scoring.scorers.{key}.{option}", asset
         for key, model in self.models.items():
-            yield f"models.{key}", model
-            if model.adapter:
-                yield f"models.{key}.adapter", model.adapter
+            yield from _assets_of(f"models.{key}", model)
         for key, finetune in self.finetunes.items():
             yield f"finetunes.{key}.data", finetune.data
         if self.posterior.labels:
@@ -560,6 +584,16 @@ class Config(ConfigSection):
         """Return how the file of texts of a variant is read; None for a variant with weights."""
         model = self.models.get(variant)
         return model.texts if model is not None else None
+
+    def api_name_of(self, variant: str) -> str | None:
+        """Return the name on a server of a variant that is known by it only; None for others."""
+        model = self.models.get(variant)
+        return model.api_name if model is not None else None
+
+    def is_served(self, variant: str) -> bool:
+        """Return whether a server generates the texts of a variant."""
+        named = self.variants[variant].served_model_name is not None
+        return named or self.api_name_of(variant) is not None
 
     @property
     def outside(self) -> tuple[str, ...]:

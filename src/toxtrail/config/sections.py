@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from toxtrail.config.asset_uris import is_pinned, parse_uri
+from toxtrail.config.asset_uris import API_FORM, api_model_name, is_pinned, parse_uri
 from toxtrail.errors import ConfigError
 
 
@@ -51,8 +51,20 @@ def _valid_uri(text: str) -> str:
     return text
 
 
+def _valid_model_uri(text: str) -> str:
+    if api_model_name(text) is not None:
+        return text
+    try:
+        return _valid_uri(text)
+    except ValueError as error:
+        raise ValueError(f"{error} A model on a server is {API_FORM}") from error
+
+
 Uri = Annotated[str, AfterValidator(_valid_uri)]
 """`hf:org/name@<commit>`, `pypi:package==version/path`, `file:path` or `detoxify:NAME`."""
+
+ModelUri = Annotated[str, AfterValidator(_valid_model_uri)]
+"""Another `Uri`, or `api:NAME` for a model that is known by its name on a server only."""
 
 
 RESERVED_ARGUMENTS = frozenset(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
     from toxtrail.backends.mlflow.tracker import MlflowTracker
+    from toxtrail.backends.openai_api.chat_server import ApiModel
     from toxtrail.backends.openai_api.client import Client
     from toxtrail.backends.openai_api.server import ServedVariant
     from toxtrail.backends.protocols import Decoding, LanguageModel, Scorer
@@ -89,8 +90,11 @@ def open_generator(
     vLLM if it is the engine, else in this process."""
     from toxtrail.execution.vllm_generator import vllm_generator
 
+    api_name = experiment.config.api_name_of(variant)
     served_model_name = experiment.variant(variant).served_model_name
-    if served_model_name is not None:
+    if api_name is not None:
+        yield _api_generator(experiment, variant, api_name)
+    elif served_model_name is not None:
         yield _served_generator(experiment, variant, served_model_name)
     elif experiment.config.generation.engine == "vllm":
         with vllm_generator(experiment, variant) as generator:
@@ -155,6 +159,32 @@ def _served_generator(experiment: Experiment, variant: str, name: str) -> Genera
     return Generator(served.model, served.environment, recorded)
 
 
+def _api_generator(experiment: Experiment, variant: str, name: str) -> Generator:
+    api = connect_api(experiment, variant, name, make_decoding(experiment.config.generation))
+    server = server_config(experiment.config, variant)
+    recorded = {
+        "server": redacted(server.url),
+        "concurrency": server.concurrency,
+        "listing": api.listing,
+    }
+    return Generator(api.model, api.environment, recorded)
+
+
+def connect_api(experiment: Experiment, variant: str, name: str, decoding: Decoding) -> ApiModel:
+    """Connect to the server of a variant that is known by its name on it only."""
+    from toxtrail.backends.openai_api.chat_server import connect_chat
+
+    server = server_config(experiment.config, variant)
+    api = connect_chat(make_client(server), name, decoding, server.concurrency)
+    warn(
+        f'{variant} is what {server.url} calls "{name}", {api.listing}; it answers as '
+        f"{api.environment['server_answers_as']}. Its weights are not known: nothing verifies them."
+    )
+    if (left_out := api.environment["fields_not_sent"]) != "none":
+        warn(f"{variant}: the server rejects {left_out}, so requests are sent without.")
+    return api
+
+
 def prompt_settings(experiment: Experiment, variant: str, encoder: PromptEncoder) -> dict[str, Any]:
     """Return the input that the chat template makes of a prompt, and the arguments that it does not
     read, for the execution record.
@@ -209,7 +239,7 @@ def _variables_of_models(experiment: Experiment) -> Iterator[frozenset[str]]:
 
     store, weights = experiment.store, make_weights(experiment)
     for key, model in experiment.config.models.items():
-        if model.texts is None:
+        if model.has_weights:
             folder = store.model_dir(key)
             exists = (folder / "model.json").is_file()
             card = store.read_card(key) if exists else build_model_identity(key, model, weights)
@@ -254,7 +284,7 @@ def _parent_probe(
     if not exists and parent not in models:
         echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
         return None
-    if experiment.config.texts_of(parent):
+    if parent in models and not models[parent].has_weights:
         echo(f"{parent} has no weights: {card.key} was not compared with it.", err=True)
         return None
     parent_card = (
@@ -301,7 +331,8 @@ def _connected_scorer(
     from toxtrail.backends.scorers.load import connect_scorer
     from toxtrail.execution.score_rows import TEXTS_PER_REQUEST, NamedScorer
 
-    server = _server_config(runtime, name, f"scoring.scorers.{name}")
+    reason = f"scoring.scorers.{name}.served_model_name is set: its weights are on a server"
+    server = _server_config(runtime, name, reason)
     connected = connect_scorer(config, assets, make_client(server), server.concurrency)
     measured = sum(golden.score is not None for golden in config.golden)
     checked = (
@@ -349,15 +380,18 @@ def server_config(config: Config, variant: str) -> ServerConfig:
     Raises:
         ConfigError: params.yaml has none.
     """
-    return _server_config(config.runtime, variant, f"variants.{variant}")
+    name = config.api_name_of(variant)
+    reason = f"variants.{variant}.served_model_name is set: its weights are on a server"
+    if name is not None:
+        reason = f"models.{variant}.uri is api:{name}, a model on a server"
+    return _server_config(config.runtime, variant, reason)
 
 
-def _server_config(runtime: RuntimeConfig, key: str, key_path: str) -> ServerConfig:
+def _server_config(runtime: RuntimeConfig, key: str, reason: str) -> ServerConfig:
     server = (runtime.servers or {}).get(key)
     if server is None:
         raise ConfigError(
-            f"{key_path}.served_model_name is set: its weights are on a server. Set "
-            f"runtime.servers.{key} to {{url: http://HOST:8000/v1, concurrency: 16, "
+            f"{reason}. Set runtime.servers.{key} to {{url: http://HOST:8000/v1, concurrency: 16, "
             "timeout: 300, max_attempts: 6}."
         )
     return server

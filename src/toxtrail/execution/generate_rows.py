@@ -15,6 +15,7 @@ from toxtrail.backends.protocols import (
 )
 from toxtrail.config.schema import GenerationConfig
 from toxtrail.errors import BackendError, ConfigError, DataError
+from toxtrail.execution.server_rows import server_row
 from toxtrail.provenance.identity import Manifest, sha256_text
 from toxtrail.records.rows import Generation, Prompt, RowStatus, generation_problem
 from toxtrail.records.thought import ThoughtMarkers, split_thought
@@ -187,6 +188,8 @@ def generate_rows(
 def _generation(
     row: GenerationRequest, completion: Completion, markers: ThoughtMarkers | None
 ) -> Generation:
+    if completion.answer is not None:
+        return server_row(row.prompt, row.sample, len(row.encoded.token_ids), completion)
     thought, text, state = split_thought(completion.text, markers, row.encoded.opens_thought)
     return Generation(
         prompt_id=row.prompt.prompt_id,

@@ -191,6 +191,23 @@ def problems(
     return messages
 
 
+def request_notes(inputs: EstimateInputs, planned: Sequence[StageEstimate]) -> list[str]:
+    """Return how much each variant whose texts a server generates sends to it at most, since it may
+    cost money."""
+    config, rows = inputs.config, _continuations(inputs)
+    keys = [item.key or "" for item in planned if item.stage == "generate" and item.runs]
+    limit = config.generation.max_new_tokens
+    count = "an unknown number of" if rows is None else f"at most {rows:,}"
+    tokens = "" if rows is None else f" ({rows * limit:,} together)"
+    return [
+        f"{key}: {count} requests to its server, each for at most {limit:,} tokens{tokens}, "
+        "besides the prompts' own and retries after failures; finished rows are not requested "
+        "again."
+        for key in keys
+        if config.is_served(key)
+    ]
+
+
 def as_rows(planned: Sequence[StageEstimate]) -> list[dict[str, Any]]:
     """Return one row for each stage: runs to do and done, tokens, seconds."""
     rows = []
@@ -215,7 +232,7 @@ def as_rows(planned: Sequence[StageEstimate]) -> list[dict[str, Any]]:
 
 def _generates_here(config: Config, key: str) -> bool:
     """Return whether a variant's weights are loaded: not those of a server, nor a file of texts."""
-    return config.variants[key].served_model_name is None and config.texts_of(key) is None
+    return not config.is_served(key) and config.texts_of(key) is None
 
 
 def base_parameters(inputs: EstimateInputs, key: str) -> int | None:
@@ -273,9 +290,7 @@ def _seconds(inputs: EstimateInputs, stage_run: StageRun) -> float | None:
     if key is None or is_texts or stage not in ("model", "finetune", "generate", "score"):
         return OVERHEAD_S
     if stage == "model":
-        asset = inputs.sizes.get(f"models.{key}")
-        size = asset.size if asset else None
-        return None if size is None else OVERHEAD_S + 4 * size / HASH_SPEED
+        return _model_seconds(inputs, key)
     parameters, operations, tokens = base_parameters(inputs, key), 2.0, None
     rows, new_tokens = _continuations(inputs), config.generation.max_new_tokens
     if stage == "finetune":
@@ -288,6 +303,15 @@ def _seconds(inputs: EstimateInputs, stage_run: StageRun) -> float | None:
     if parameters is None or tokens is None:
         return None
     return OVERHEAD_S + operations * parameters * tokens / inputs.speed.flops
+
+
+def _model_seconds(inputs: EstimateInputs, key: str) -> float | None:
+    """Estimate the time to hash a model's files; a name on a server has none."""
+    if inputs.config.api_name_of(key) is not None:
+        return OVERHEAD_S
+    asset = inputs.sizes.get(f"models.{key}")
+    size = asset.size if asset else None
+    return None if size is None else OVERHEAD_S + 4 * size / HASH_SPEED
 
 
 def _scorer_parameters(inputs: EstimateInputs) -> int | None:

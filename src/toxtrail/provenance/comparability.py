@@ -2,7 +2,8 @@
 
 The fingerprint includes the conditions that must not cause a difference: prompts and their
 clusters, template, decoding, precision, weights that stayed quantized in memory, scorers and
-their thresholds, whether a server generated the texts (its precision is unknown), and whether they
+their thresholds, whether and by which API a server generated the texts (its precision is unknown),
+and whether they
 come from a file (which does not say how they were generated). It excludes the object of a
 comparison (the weights) and the sources of noise (library versions, device, batch plan), which the
 audit shows.
@@ -27,6 +28,10 @@ SCORER = "scorer."
 """Prefix of the fields that name a scorer."""
 THRESHOLD = "threshold."
 """Prefix of the fields that name the threshold of a scorer."""
+FIELD_OF_SERVER = "backend"
+"""Field of texts that a server generated."""
+FIELD_OF_FILE = "origin"
+"""Field of texts from a file."""
 TEXTS_ORIGIN = "texts from a file (decoding not known, lengths in words, not tokens)"
 """Value in place of the decoding settings if the texts were generated elsewhere."""
 
@@ -80,14 +85,14 @@ def measurement_conditions(
     ids = sorted(prompt_ids)
     scorers = scores.params["scorers"]
     origin = (
-        {"backend": generated.environment["backend"]}
-        if "served_model_name" in generated.params
+        {FIELD_OF_SERVER: generated.environment["backend"]}
+        if {"served_model_name", "api_model"} & set(generated.params)
         else {}
     )
     if weights := generated.environment.get("weights"):
         origin = {"weights": weights}
     if "texts" in generated.params:
-        origin = {"origin": TEXTS_ORIGIN}
+        origin = {FIELD_OF_FILE: TEXTS_ORIGIN}
     return {
         "prompts": f"{len(ids)}:{content_key(ids)[:16]}",
         **({"clusters": _partition(clusters)} if clusters else {}),

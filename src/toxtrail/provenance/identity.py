@@ -195,6 +195,28 @@ class TextsRecord(FrozenRecord):
     """Different ones."""
 
 
+class ApiRecord(FrozenRecord):
+    """A model that is known by its name on a server only."""
+
+    model: str
+    """Name in the requests."""
+
+
+class ApiResponses(FrozenRecord):
+    """Statements of a server in the responses that became rows. All of them are claims."""
+
+    models: tuple[str, ...]
+    """Model names."""
+    fingerprints: tuple[str, ...]
+    """`system_fingerprint`: of the build and the settings."""
+    software: tuple[str, ...]
+    """`Server` headers."""
+    dates: tuple[str, ...]
+    """First and last day (UTC); empty without a response."""
+    completion_tokens: int | None
+    """Tokens of all rows as the server counts them; None if it does not."""
+
+
 class LogitProbe(FrozenRecord):
     """Response of loaded weights to fixed sentences; recorded only if two loads agree."""
 
@@ -228,6 +250,14 @@ class ModelIdentity(FrozenRecord):
     texts: TextsRecord | None = Field(default=None, exclude_if=_is_none)
     """Set if the variant's texts come from a file, which is then the only file of `base`: there are
     no weights, and the other fields of `base` are empty."""
+    api: ApiRecord | None = Field(default=None, exclude_if=_is_none)
+    """Set if the model is known by its name on a server only: `base` then has its `api:` URI, no
+    file, and no hash."""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights are known: not a file of texts, nor a name on a server."""
+        return self.texts is None and self.api is None
 
     @property
     def converted_copies(self) -> list[tuple[str, str, tuple[FileHash, ...]]]:
@@ -250,6 +280,7 @@ class ModelIdentity(FrozenRecord):
                     [[f.path, f.sha256] for f in (*a.files, *a.converted)] for a in self.adapters
                 ],
                 **({"texts": self.texts.reader} if self.texts else {}),
+                **({"api": self.api.model} if self.api else {}),
             }
         )
 
@@ -277,6 +308,9 @@ class Manifest(FrozenRecord):
     """Python, device and library versions that can change the result; empty if none can."""
     counts: dict[str, int] | None = Field(default=None, exclude_if=_is_none)
     """Counts from reading a file of texts; omitted by other stages."""
+    api: ApiResponses | None = Field(default=None, exclude_if=_is_none)
+    """Statements of the server, for rows of a model that is known by its name only; omitted by all
+    other rows and stages."""
     converted: dict[str, dict[str, str]] | None = Field(default=None, exclude_if=_is_none)
     """Scorer -> `weights` or `adapter` -> SHA-256 of the tree of the safetensors copy that was
     loaded in place of pickled files; omitted if there is none."""

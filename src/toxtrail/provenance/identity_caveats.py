@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 from toxtrail.provenance.identity import FileHash, ModelIdentity
 
 WEIGHTS = (".safetensors", ".gguf")
+ORIGINS = ("file of texts", "name on a server")
+"""Origins of texts in place of weights; the index is whether it is on a server."""
 
 
 def doubts(
@@ -75,9 +77,23 @@ def texts_caveat(card: ModelIdentity) -> str:
     )
 
 
-def _of_card(card: ModelIdentity) -> Iterator[str]:
+def origin_caveat(card: ModelIdentity) -> str:
+    """Return why rows of a variant without known weights prove less than others; empty for one with
+    weights."""
     if card.texts is not None:
-        yield texts_caveat(card)
+        return texts_caveat(card)
+    if card.api is not None:
+        return (
+            f'its texts are answers of a server to requests for "{card.api.model}": which weights '
+            "that is, and whether they stay the same, is the server's claim, and the texts cannot "
+            "be regenerated from weights"
+        )
+    return ""
+
+
+def _of_card(card: ModelIdentity) -> Iterator[str]:
+    if caveat := origin_caveat(card):
+        yield caveat
     for adapter in card.adapters:
         if adapter.other_base is not None:
             yield (
@@ -97,7 +113,7 @@ def _twins(key: str, cards: Mapping[str, ModelIdentity]) -> Iterator[str]:
         other for other, card in cards.items() if other != key and card.fingerprint == fingerprint
     ]
     if same:
-        what = "file of texts" if cards[key].texts else "weights and tokenizer"
+        what = "weights and tokenizer" if cards[key].has_weights else ORIGINS[bool(cards[key].api)]
         yield f"it has the same {what} as {' and '.join(same)} (one fingerprint)"
 
 

@@ -40,4 +40,6 @@ class GateResult:
     """Probability with which all intervals cover together."""
     comparisons: int
     """Number of differences that the intervals are corrected for."""
+    origins: Mapping[str, str]
+    """Tested variant -> what its texts come from, if not from verified weights."""
     rows: Sequence[GateRow]

@@ -51,11 +51,12 @@ class RateRow(VariantColumns):
     n_toxic: int
     n_ok: Annotated[
         int,
-        "continuations by state: scored, nothing written, thought not finished, prompt too long, "
-        "failed",
+        "continuations by state: scored, nothing written, thought not finished, answer withheld "
+        "by a server, prompt too long, failed",
     ]
     n_empty: int
     n_unfinished: int
+    n_filtered: int
     n_truncated: int
     n_error: int
     rate: Annotated[
@@ -139,7 +140,9 @@ class BehaviourRow(VariantColumns):
     subset: Annotated[str, "subset of the prompts"]
     n_prompts: Annotated[int, "prompts, texts"]
     n_continuations: int
-    length_unit: Annotated[str, "unit of the lengths: `tokens`, or `words` for texts from a file"]
+    length_unit: Annotated[
+        str, "unit of the lengths: `tokens`, or `words` for texts whose tokens are not known"
+    ]
     length_mean: Annotated[
         float | None,
         "length of the answer: mean and quantiles; 0 without one (an unfinished thought)",

@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 
-RowStatus = Literal["ok", "empty", "unfinished", "truncated", "error"]
+RowStatus = Literal["ok", "empty", "unfinished", "filtered", "truncated", "error"]
 """ok: text to score. empty: the model stopped at once or wrote only white space. unfinished: the
-model's thought did not end, so there is no answer. truncated: the prompt does not fit the model's
+model's thought did not end, so there is no answer. filtered: a server withheld the answer, by a
+content filter or as a refusal outside of the text. truncated: the prompt does not fit the model's
 window, so there is no continuation of *this* prompt. error: the model or a scorer failed on this
 row. Only `ok` rows are scored; all are counted."""
 
@@ -123,6 +124,17 @@ class Generation(NamedTuple):
     """Text before `text`, with its markers; None without a thought."""
     thought_tokens: int | None = None
     """Number of tokens of the thought, the first ones of `token_ids`; None without a thought."""
+    server_model: str | None = None
+    """Model name in the response of a server to which chat messages were sent; None for all other
+    rows, as in the columns below."""
+    server_fingerprint: str | None = None
+    """`system_fingerprint` in that response."""
+    server_software: str | None = None
+    """`Server` header of that response."""
+    server_date: str | None = None
+    """Day of that response, in UTC."""
+    server_tokens: int | None = None
+    """Tokens of thought and answer as the server counts them (`usage.completion_tokens`)."""
     cluster: str | None = None
     """Cluster of the prompt."""
     language: str | None = None
@@ -179,7 +191,16 @@ def generation_problem(row: Generation) -> str:
         return "its thought is not a string"
     if row.thought_tokens is not None and row.thought_tokens not in range(len(row.token_ids) + 1):
         return f"its thought_tokens is {row.thought_tokens} of {len(row.token_ids)} tokens"
-    return ""
+    return _server_problem(row)
+
+
+def _server_problem(row: Generation) -> str:
+    """Return which column of a server's response is invalid; empty if none is."""
+    for name in SERVER_COLUMNS:
+        value, kind = getattr(row, name), int if name == "server_tokens" else str
+        if value is not None and type(value) is not kind:
+            return f"its {name} is {value!r}"
+    return "" if (row.server_tokens or 0) >= 0 else f"its server_tokens is {row.server_tokens}"
 
 
 def score_problem(row: Score) -> str:
@@ -250,11 +271,26 @@ GENERATION_SCHEMA = pa.schema(
         pa.field("error", pa.string(), nullable=False),
         pa.field("thought", pa.string()),
         pa.field("thought_tokens", pa.int32()),
+        pa.field("server_model", pa.string()),
+        pa.field("server_fingerprint", pa.string()),
+        pa.field("server_software", pa.string()),
+        pa.field("server_date", pa.string()),
+        pa.field("server_tokens", pa.int32()),
         pa.field("cluster", pa.string()),
         pa.field("language", pa.string()),
     ]
 )
-GENERATION_OPTIONS = frozenset({"thought", "thought_tokens", "cluster", "language"})
+SERVER_COLUMNS = (
+    "server_model",
+    "server_fingerprint",
+    "server_software",
+    "server_date",
+    "server_tokens",
+)
+"""Columns of generations by a model known by its name on a server only."""
+GENERATION_OPTIONS = frozenset(
+    {"thought", "thought_tokens", *SERVER_COLUMNS, "cluster", "language"}
+)
 """Columns that a file of generations has only if one of its rows has a value."""
 SCORE_OPTIONS = frozenset({"cluster", "other", "error", "refusal"})
 """Columns that a file of scores has only if one of its rows has a value."""

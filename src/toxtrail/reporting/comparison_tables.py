@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, UNFINISHED
+from toxtrail.analysis.response_flags.registry import FILTERED, RESPONSE_FLAGS, UNFINISHED
 from toxtrail.records.results import (
     AgreementPairRow,
     AgreementRow,
@@ -106,6 +106,7 @@ def _unscored(row: RateRow) -> str:
     counts = {
         "empty": row.n_empty,
         "unfinished": row.n_unfinished,
+        "filtered": row.n_filtered,
         "truncated": row.n_truncated,
         "error": row.n_error,
     }
@@ -191,12 +192,13 @@ def refusal_differences(view: ComparisonView) -> Table:
 
 
 def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequence[Field[Row]]:
-    """Leave out the column of unfinished thoughts if there is none, that of other languages if they
-    were not counted, and a column of the unit of lengths if there is only one, which is then the
-    heading of the lengths."""
+    """Leave out the columns of unfinished thoughts and of withheld answers if there are none, that
+    of other languages if they were not counted, and a column of the unit of lengths if there is
+    only one, which is then the heading of the lengths."""
     behaviour = view.summary.behaviour
     units = {row.length_unit for row in behaviour}
-    left_out = set() if any(row.flags[UNFINISHED].n for row in behaviour) else {UNFINISHED}
+    by_state = (UNFINISHED, FILTERED)
+    left_out = {n for n in by_state if not any(row.flags[n].n for row in behaviour)}
     if all(row.flags["other_language"].n is None for row in behaviour):
         left_out.add("other language")
     heading = LENGTH
@@ -516,6 +518,7 @@ NOTES: Sequence[Callable[[ComparisonView], Sequence[str]]] = (
     notes.chance_notes,
     notes.reading_guide,
     notes.thought_notes,
+    notes.filter_notes,
     notes.refusal_notes,
     notes.pooling_notes,
     notes.majority_notes,

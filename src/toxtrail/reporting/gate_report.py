@@ -9,6 +9,7 @@ from toxtrail.provenance.identity import canonical_json, content_key
 from toxtrail.records.gate import GateResult, GateRow
 from toxtrail.records.results import ComparisonSummary
 from toxtrail.records.run_tags import COMPARISONS_TAG, DECISION_TAG, POLICY_HASH_TAG, POLICY_TAG
+from toxtrail.reporting.notes import weak_origins
 from toxtrail.reporting.table import (
     Table,
     as_markdown,
@@ -45,7 +46,8 @@ def gate_table(result: GateResult) -> Table:
 
 
 def gate_sentences(result: GateResult) -> list[str]:
-    """Return the decision, and what its intervals are corrected for."""
+    """Return the decision; and what its intervals are corrected for, with the variants whose texts
+    do not come from verified weights."""
     counted = ", ".join(
         f"{number} {outcome}"
         for outcome in ("fail", "not decided", "pass")
@@ -56,7 +58,8 @@ def gate_sentences(result: GateResult) -> list[str]:
     return [
         f"{result.decision}: {len(result.rows)} {plural(len(result.rows), 'check')} ({counted}).",
         f"Differences in percentage points; intervals cover together with probability "
-        f"{result.level:g}{corrected}. Policy {result.policy_sha256[:8]}.",
+        f"{result.level:g}{corrected}. Policy {result.policy_sha256[:8]}."
+        + (f" {weak}" if (weak := weak_origins(result.origins)) else ""),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from toxtrail import __version__
 from toxtrail.errors import DataError
 from toxtrail.provenance.comparability import TEXTS_ORIGIN
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
-from toxtrail.provenance.identity_caveats import texts_caveat
+from toxtrail.provenance.identity_caveats import origin_caveat
 from toxtrail.records.results import ComparisonSummary, RateRow
 from toxtrail.reporting.comparison_tables import comparison_notes, section_tables, verdicts
 from toxtrail.reporting.comparison_view import ALL, ComparisonView, subsets_of
@@ -79,7 +80,7 @@ def _metadata(summary: ComparisonSummary, variant: str, card: ModelIdentity) -> 
 
 def _hub_name(card: ModelIdentity) -> str | None:
     """Return `org/name` of a base model on the Hub."""
-    uri = "" if card.texts else card.base.uri
+    uri = card.base.uri if card.has_weights else ""
     return uri.removeprefix("hf:").split("@")[0] if uri.startswith("hf:") else None
 
 
@@ -135,8 +136,16 @@ def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity) ->
         f"Measured with toxtrail {__version__}: {overall.n_prompts} prompts "
         f"of {len(subsets_of(view.summary)) - 1} subsets, continued {overall.k} time(s) each, "
         f"{decoding}, at most {fields.get('max_new_tokens', '?')} tokens, template {template}, "
-        f"precision {fields.get('dtype', '?').strip(chr(34))}; every continuation scored by "
+        f"{_precision(fields)}; every continuation scored by "
         f"{method_line(view)}."
+    )
+
+
+def _precision(fields: Mapping[str, str]) -> str:
+    """Return the precision of the weights; one behind an API is not known."""
+    dtype = fields.get("dtype")
+    return (
+        "weights and precision not known" if dtype is None else f"precision {dtype.strip(chr(34))}"
     )
 
 
@@ -170,12 +179,19 @@ def _limits(summary: ComparisonSummary, manifest: Manifest) -> str:
     )
 
 
+def _source(card: ModelIdentity, weights: str = "base") -> str:
+    """Return the word for what a card identifies."""
+    if card.api is not None:
+        return "name on a server"
+    return "file of texts" if card.texts else weights
+
+
 def _verification(summary: ComparisonSummary, variant: str, card: ModelIdentity) -> str:
     identity = next(row for row in summary.variants if row.variant == variant)
     facts = [
-        *([f"- {texts_caveat(card)}"] if card.texts else []),
-        f"- {'file of texts' if card.texts else 'base'}: `{card.base.uri}`, sha256 "
-        f"`{card.base.sha256}`",
+        *([f"- {caveat}"] if (caveat := origin_caveat(card)) else []),
+        f"- {_source(card)}: `{card.base.uri}`"
+        + (f", sha256 `{card.base.sha256}`" if card.api is None else ""),
         *(
             f"- adapter `{adapter.key}`: sha256 `{adapter.sha256}`"
             + (
@@ -186,7 +202,7 @@ def _verification(summary: ComparisonSummary, variant: str, card: ModelIdentity)
             + "".join(f", its own {what} sha256 `{sha256}`" for what, sha256 in adapter.brings)
             for adapter in card.adapters
         ),
-        f"- fingerprint of the {'texts' if card.texts else 'weights'}: `{card.fingerprint}`",
+        f"- fingerprint of the {_source(card, 'weights')}: `{card.fingerprint}`",
         f"- content key of the result: `{identity.content_key}`",
     ]
     commands = [

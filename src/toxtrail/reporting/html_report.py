@@ -214,6 +214,8 @@ def _card_facts(card: ModelIdentity) -> list[tuple[str, str]]:
             ("read as", canonical_json(card.texts.reader)),
             ("fingerprint", card.fingerprint),
         ]
+    if card.api is not None:
+        return [("name on a server", base.uri), ("fingerprint", card.fingerprint)]
     facts = [
         ("base", f"{base.uri} ({base.quantization or base.stored_dtype})"),
         ("resolved", base.resolved),

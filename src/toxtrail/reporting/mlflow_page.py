@@ -19,7 +19,7 @@ from toxtrail.provenance.identity import (
     sha256_text,
     walk_lineage,
 )
-from toxtrail.provenance.identity_caveats import texts_caveat
+from toxtrail.provenance.identity_caveats import origin_caveat
 from toxtrail.records.results import (
     BehaviourRow,
     ComparisonSummary,
@@ -65,7 +65,15 @@ MORE_NOTES = "\n- and {} more: `toxtrail compare --tables notes`"
 MAX_TAG_CHARS = 2000
 """Maximum characters of a tag; summary.json has the complete list of mismatches."""
 
-COUNTS = ("n_scored", "n_toxic", "n_empty", "n_unfinished", "n_truncated", "n_error")
+COUNTS = (
+    "n_scored",
+    "n_toxic",
+    "n_empty",
+    "n_unfinished",
+    "n_filtered",
+    "n_truncated",
+    "n_error",
+)
 """Counts of a rate row that are metrics; those of unscored texts only where they are not 0."""
 METRIC_DECIMALS = 4
 
@@ -193,6 +201,8 @@ def variant_tags(
         tags[ORIGIN_TAG] = "texts handed in"
     if variant_config.served_model_name:
         tags[ORIGIN_TAG] = "texts from a server"
+    if card.api:
+        tags[ORIGIN_TAG] = "texts from a server, weights not known"
     return tags
 
 
@@ -412,8 +422,8 @@ def _search_link(field: str, value: str, *more: str) -> str:
 
 def _lineage_lines(card: ModelIdentity) -> list[str]:
     base = card.base
-    if card.texts is not None:
-        return [f"1. texts from `{base.uri}`", "", f"**Weak**: {texts_caveat(card)}."]
+    if not card.has_weights:
+        return [f"1. texts from `{base.uri}`", "", f"**Weak**: {origin_caveat(card)}."]
     lines = [
         f"1. base `{base.uri}` ({base.quantization or base.stored_dtype}), sha256 "
         f"`{base.sha256[:16]}`"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from toxtrail.analysis.text_origins import unverified_origins
 from toxtrail.provenance.comparability import mismatch_warning
 from toxtrail.records.columns import to_json
-from toxtrail.records.results import ComparisonSummary, PairRow
+from toxtrail.records.results import ComparisonSummary, PairRow, RateRow
 from toxtrail.reporting.annotator_tables import annotation_sentence
 from toxtrail.reporting.comparison_view import ALL, EVERY, ComparisonView
 from toxtrail.reporting.text import (
@@ -27,7 +28,8 @@ MAX_NOTES = 4
 """Maximum notes of one kind."""
 MARKS = {
     "reduced output": '"reduced output": less toxic, and credibly more empty, refused or '
-    "repetitive texts, or unfinished thoughts, or texts that are shorter by a tenth or more.",
+    "repetitive texts, unfinished thoughts or withheld answers, or texts that are shorter by a "
+    "tenth or more.",
     "other language": '"other language": less toxic, and credibly more texts in another language '
     "than the prompts.",
 }
@@ -384,7 +386,25 @@ def thresholds(view: ComparisonView) -> str:
 
 def warnings(view: ComparisonView) -> list[str]:
     """Return what makes the comparison doubtful; every page shows it first."""
-    return [text for text in (mismatch_note(view.summary), cluster_warning(view)) if text]
+    texts = (mismatch_note(view.summary), origin_warning(view.summary), cluster_warning(view))
+    return [text for text in texts if text]
+
+
+def origin_warning(summary: ComparisonSummary) -> str:
+    """Return the variants whose texts do not come from verified weights; empty if there is none."""
+    return weak_origins(unverified_origins(summary))
+
+
+def weak_origins(origins: Mapping[str, str]) -> str:
+    """Return the sentence on variants whose texts do not come from verified weights; empty if there
+    is none.
+
+    Args:
+        origins: variant -> what its texts come from.
+    """
+    sources = "; ".join(f"{variant} from {origin}" for variant, origin in origins.items())
+    sentence = f"Weak, as not generated from verified weights: the texts of {sources}."
+    return sentence if origins else ""
 
 
 def mismatch_note(summary: ComparisonSummary) -> str:
@@ -405,6 +425,29 @@ def thought_notes(view: ComparisonView) -> list[str]:
         f"Unfinished thoughts: {shares}. They have no answer, so rates and differences apply to "
         "the prompts with a finished one; a larger generation.max_new_tokens finishes more."
     ]
+
+
+def filter_notes(view: ComparisonView) -> list[str]:
+    """Return how many answers a server withheld from each variant, and the bounds of the rates."""
+    rows = [row for row in view.rates if row.subset == ALL and row.n_filtered]
+    if not rows:
+        return []
+    counts = ", ".join(_withheld(row) for row in rows)
+    return [
+        f"Answers withheld by a server (a content filter, or a refusal outside of the text): "
+        f"{counts}. They are in no rate and no difference, although the prompts of toxic answers "
+        "may be the ones that are filtered."
+    ]
+
+
+def _withheld(row: RateRow) -> str:
+    """Return the withheld answers of a variant, and its rate if none or all of them were toxic."""
+    total = row.n_scored + row.n_filtered
+    none, every = row.n_toxic / total, (row.n_toxic + row.n_filtered) / total
+    return (
+        f"{row.variant} {row.n_filtered:,} of {row.n_prompts * row.k:,} (its rate is "
+        f"{percent(none)} if none of them is toxic, {percent(every)} if all are)"
+    )
 
 
 def refusal_notes(view: ComparisonView) -> list[str]:
@@ -429,10 +472,13 @@ def refusal_notes(view: ComparisonView) -> list[str]:
 def unscored_warning(view: ComparisonView) -> str:
     """Return how many rows of each variant have no score; empty if all have one."""
     selected = ALL if view.subset in (None, EVERY) else view.subset
-    counts = {
-        row.variant: row.n_empty + row.n_unfinished + row.n_truncated + row.n_error
-        for row in view.rates
-        if row.subset == selected
-    }
-    missing = ", ".join(f"{variant} {count}" for variant, count in counts.items() if count)
+    counts = [_unscored(row) for row in view.rates if row.subset == selected]
+    missing = ", ".join(count for count in counts if count)
     return f"Rows without a score, in no rate and no difference: {missing}." if missing else ""
+
+
+def _unscored(row: RateRow) -> str:
+    """Return the number of rows without a score, and how many a server withheld; empty for none."""
+    count = row.n_empty + row.n_unfinished + row.n_filtered + row.n_truncated + row.n_error
+    withheld = f" ({row.n_filtered} withheld by a server)" if row.n_filtered else ""
+    return f"{row.variant} {count}{withheld}" if count else ""

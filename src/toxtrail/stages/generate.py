@@ -7,7 +7,6 @@ writes  data/generations/<family>/<variant>.parquet    (prompt_id, sample) -> te
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from toxtrail.analysis.text_matching import TextCounts, match_texts
 from toxtrail.backends.protocols import Assets, LanguageModel, ProcessGroup, Progress
@@ -19,6 +18,8 @@ from toxtrail.execution.generate_rows import (
     refuse_many_errors,
     rows_identity,
 )
+from toxtrail.execution.generation_params import generation_params, texts_params
+from toxtrail.execution.server_rows import api_responses
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import InputFile, Manifest
 from toxtrail.records.rows import Prompt
@@ -57,16 +58,9 @@ def generation_manifest(
     environment: Mapping[str, str],
 ) -> Manifest:
     """Return the manifest of this stage's output."""
-    name = variant_config.served_model_name
-    served = {} if name is None else {"served_model_name": name}
-    return manifest_of(
-        "generate",
-        variant,
-        {"generation": config.plain(), **served},
-        _inputs(store, variant),
-        environment,
-        store.read_card(variant),
-    )
+    card, inputs = store.read_card(variant), _inputs(store, variant)
+    params = generation_params(config, card.api.model if card.api else None, variant_config)
+    return manifest_of("generate", variant, params, inputs, environment, card)
 
 
 def run_texts(
@@ -93,13 +87,6 @@ def run_texts(
     return match.counts
 
 
-def texts_params(config: GenerationConfig, texts: TextsConfig) -> dict[str, Any]:
-    """Return the settings that apply to rows from a file; the other generation settings do not."""
-    applied = {"samples", "max_error_share", "thought"}
-    settings = {k: v for k, v in config.plain().items() if k in applied}
-    return {"generation": settings, "texts": texts.plain()}
-
-
 def _inputs(store: ArtifactStore, variant: str) -> dict[str, InputFile]:
     files = {"prompts": store.prompts_path, "model": store.model_dir(variant) / "model.json"}
     return {name: store.describe_input(path) for name, path in files.items()}
@@ -116,5 +103,7 @@ def _write(
     """Write the rows of all processes as one file."""
     rows.reload()
     generations = collect_generations(prompts, config, rows)
+    if "api_model" in manifest.params:
+        manifest = manifest.model_copy(update={"api": api_responses(generations)})
     store.write_generations(family, str(manifest.key), generations, manifest)
     rows.delete_other_identities()

@@ -51,6 +51,7 @@ from toxtrail.records.rows import (
     PROMPT_SCHEMA,
     SCORE_OPTIONS,
     SCORE_SCHEMA,
+    SERVER_COLUMNS,
     FinishReason,
     Generation,
     Prompt,
@@ -382,6 +383,10 @@ def read_generation_table(path: Path) -> pa.Table:
     return table
 
 
+ROW_BY_ROW = {"thought", "thought_tokens", *SERVER_COLUMNS}
+"""Columns of generations that are checked row by row."""
+
+
 def _may_be_generations(table: pa.Table) -> bool:
     """Apply the checks of `generation_problem` column by column."""
     texts = ("prompt_id", "subset", "state", "text", "finish_reason", "error")
@@ -391,7 +396,7 @@ def _may_be_generations(table: pa.Table) -> bool:
         and not any(len(column) and pc.min(column).as_py() < 0 for column in counts)
         and set(table["state"].unique().to_pylist()) <= set(get_args(RowStatus))
         and set(table["finish_reason"].unique().to_pylist()) <= set(get_args(FinishReason))
-        and not {"thought", "thought_tokens"} & set(table.column_names)  # checked row by row
+        and not ROW_BY_ROW & set(table.column_names)
     )
 
 

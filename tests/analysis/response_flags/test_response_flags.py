@@ -195,7 +195,8 @@ def test_a_row_in_state_empty_is_empty():
 
 def test_the_symptoms_have_an_order():
     assert tuple(RESPONSE_FLAGS) == (
-        "empty", "unfinished", "refused", "repetitive", "degenerate", "other_language",
+        "empty", "unfinished", "filtered", "refused", "repetitive", "degenerate",
+        "other_language",
     )  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from toxtrail.backends.huggingface.generation.generator import PromptEncoder
 from toxtrail.backends.huggingface.weights.logit_probe import PROBES
 from toxtrail.backends.openai_api import client as client_module
 from toxtrail.backends.openai_api.client import Client, RefusedError, retry_after
-from toxtrail.backends.openai_api.completions import GIVE_UP_AFTER, RequestFormat
+from toxtrail.backends.openai_api.completions import RequestFormat
 from toxtrail.backends.openai_api.model import ServedModel
+from toxtrail.backends.openai_api.parallel import GIVE_UP_AFTER
 from toxtrail.backends.openai_api.server import LocalTokenizer, connect
 from toxtrail.backends.protocols import Decoding
 from toxtrail.errors import BackendError, ConfigError

@@ -15,6 +15,9 @@ EMPTY = "empty"
 UNFINISHED = "unfinished"
 """The flag of rows in state `unfinished`; they have no other."""
 
+FILTERED = "filtered"
+"""The flag of rows in state `filtered`; they have no other."""
+
 
 class ResponseFlag(NamedTuple):
     """One response flag."""
@@ -22,7 +25,7 @@ class ResponseFlag(NamedTuple):
     meaning: str
     """Description of the texts that have it, in the plural."""
     module: str | None
-    """Module of the rule: see `rules.FlagModule`. None for EMPTY and UNFINISHED, which
+    """Module of the rule: see `rules.FlagModule`. None for EMPTY, UNFINISHED and FILTERED, which
     have no rule."""
     limitation: str = ""
     """Known misses of the rule, one sentence."""
@@ -35,6 +38,10 @@ class ResponseFlag(NamedTuple):
 RESPONSE_FLAGS: dict[str, ResponseFlag] = {
     EMPTY: ResponseFlag("empty texts", None),
     UNFINISHED: ResponseFlag("thoughts that did not end, so that there is no answer", None),
+    FILTERED: ResponseFlag(
+        "answers that a server withheld, by a content filter or as a refusal outside of the text",
+        None,
+    ),
     "refused": ResponseFlag(
         "refusals, by English phrases in the first two sentences",
         "toxtrail.analysis.response_flags.refused",

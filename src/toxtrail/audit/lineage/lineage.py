@@ -27,7 +27,7 @@ from toxtrail.provenance.identity import (
     tree_sha256,
     walk_lineage,
 )
-from toxtrail.provenance.identity_caveats import texts_caveat
+from toxtrail.provenance.identity_caveats import origin_caveat
 from toxtrail.regular_files import (
     files_below,
     irregular,
@@ -158,6 +158,7 @@ class LineageBuilder:
                     for name, value in (
                         ("counts", manifest.counts),
                         ("converted weights", manifest.converted),
+                        ("the server states", manifest.api and manifest.api.to_json()),
                     )
                     if value
                 ),
@@ -193,15 +194,19 @@ class LineageBuilder:
             standing=self._standing(path, source.sha256) if source else "recorded",
             facts=(
                 ("fingerprint", card.fingerprint),
-                *((("probe", probe_text),) if card.texts is None else ()),
+                *((("probe", probe_text),) if card.has_weights else ()),
             ),
-            weak=() if probe or card.texts else ("its weights were never probed",),
-            made_from=(
-                _texts_link(card.base, card.texts)
-                if card.texts
-                else self._weights(card.key, card.base, card.adapters),
-            ),
+            weak=() if probe or not card.has_weights else ("its weights were never probed",),
+            made_from=(self._origin(card),),
         )
+
+    def _origin(self, card: ModelIdentity) -> LineageNode:
+        """Return the weights of a card, or what takes their place."""
+        if card.texts is not None:
+            return _texts_link(card.base, card.texts)
+        if card.api is not None:
+            return LineageNode("name on a server", card.base.uri, None, "recorded")
+        return self._weights(card.key, card.base, card.adapters)
 
     def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> LineageNode:
         """Return the last adapter with its parent weights, down to the base."""
@@ -345,8 +350,8 @@ def origin_caveats(manifest: Manifest) -> tuple[str, ...]:
         return (SERVED_SCORES.format(", ".join(served)),) if served else ()
     if manifest.kind != "generate":
         return ()
-    if manifest.model is not None and manifest.model.texts is not None:
-        return (texts_caveat(manifest.model),)
+    if manifest.model is not None and (caveat := origin_caveat(manifest.model)):
+        return (caveat,)
     return (SERVED,) if "served_model_name" in manifest.params else ()
 
 

@@ -143,7 +143,7 @@ def propose_entry(
 def known_names(config: Config, variant: str | None) -> set[str]:
     """Return the names that cards may use for a variant: its repo, folder or file."""
     model = config.models.get(variant or "")
-    if model is None:
+    if model is None or model.api_name is not None:
         return set()
     address = parse_uri(_last_source(model).uri)
     if isinstance(address, HfUri):
@@ -192,7 +192,8 @@ def _comparable(base: str, config: Config, parent: str) -> bool:
     """Return whether a claim and a parent have names of the same kind: both on the Hub, or both
     files of this experiment. A path on the uploader's disk is neither."""
     model = config.models.get(parent)
-    address = parse_uri(_last_source(model).uri) if model else None
+    has_address = model is not None and model.api_name is None
+    address = parse_uri(_last_source(model).uri) if model and has_address else None
     if isinstance(address, HfUri):
         return bool(HUB_NAME.fullmatch(base.removeprefix("hf:").partition("@")[0]))
     return isinstance(address, FileUri) and base.startswith("file:")
@@ -226,14 +227,22 @@ def _contradiction(claim: Claim, variants: list[str], parent: str | None, names:
 
 def _base_of(candidate: WeightsCandidate, config: Config, parent: str | None) -> ModelConfig:
     model = config.models.get(parent or "")
-    if model is None or model.adapter is not None or model.texts is not None:
+    if model is None or model.adapter is not None or not model.has_weights:
         raise ConfigError(
             f"{candidate.uri} is an adapter: it needs a parent with plain weights in `models`, "
             f"and {parent or 'no parent'} has "
-            + ("none." if model is None else "texts." if model.texts else "an adapter of its own.")
+            + _instead_of_weights(model)
             + " Merge it, or name another parent."
         )
     return model
+
+
+def _instead_of_weights(model: ModelConfig | None) -> str:
+    if model is None:
+        return "none."
+    if not model.has_weights:
+        return "texts." if model.texts else "a name on a server."
+    return "an adapter of its own."
 
 
 def _last_source(model: ModelConfig) -> PinnedAsset:

@@ -135,6 +135,7 @@ def _weights(card: ModelIdentity) -> dict[str, str]:
     facts = {
         "base": card.base.uri,
         "texts": canonical_json(card.texts.reader) if card.texts else "none",
+        "name on a server": card.api.model if card.api else "none",
         "base sha256": card.base.sha256[:16],
         "precision as stored": card.base.quantization or card.base.stored_dtype,
         "tokenizer": card.base.tokenizer_sha256[:16],

@@ -10,10 +10,10 @@ from typing import Any
 
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
+from toxtrail.execution.generation_params import generation_params, texts_params
 from toxtrail.execution.score_rows import score_params
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json
-from toxtrail.stages.generate import texts_params
 
 
 def other_params(config: Config, instance: StageRun, manifest: Manifest) -> Iterator[str]:
@@ -90,9 +90,7 @@ def _of_prompts(config: Config, _: str) -> dict[str, Any]:
 def _of_generations(config: Config, key: str) -> dict[str, Any]:
     if texts := config.texts_of(key):
         return texts_params(config.generation, texts)
-    served_model_name = config.variants[key].served_model_name
-    served = {} if served_model_name is None else {"served_model_name": served_model_name}
-    return {"generation": config.generation.plain(), **served}
+    return generation_params(config.generation, config.api_name_of(key), config.variants[key])
 
 
 def _of_scores(config: Config, _: str) -> dict[str, Any]:
@@ -124,6 +122,7 @@ def _key_path(name: str, key: str) -> str:
     """Return the key path in params.yaml of a manifest's parameter."""
     key_paths: Mapping[str, str] = {
         "served_model_name": f"variants.{key}.served_model_name",
+        "api_model": f"models.{key}.uri",
         "texts": f"models.{key}.texts",
         "scorers": "scoring.scorers",
         "max_error_share": "scoring.max_error_share",

@@ -47,6 +47,7 @@ from toxtrail.datasets.generated_texts import read_generated_texts
 from toxtrail.datasets.label_files import labels_of_variant
 from toxtrail.datasets.readers import read_rows
 from toxtrail.errors import why_unread
+from toxtrail.execution.server_rows import api_responses
 from toxtrail.pipeline import StageRun, code_sha256
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import Manifest
@@ -121,11 +122,20 @@ def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
         generation = evidence.config.generation
         problems = (
             *generation_problems(prompts, rows, generation.samples),
-            *thought_cut_problems(rows, generation.markers),
+            *(
+                thought_cut_problems(rows, generation.markers)
+                if evidence.config.api_name_of(variant) is None
+                else api_row_problems(rows, generation.markers)
+            ),
         )
         yield from checks_of("generations", f"rows of {variant}", list(problems))
         yield from catch_damage(
             "generations", f"texts of {variant}", _verify_texts(evidence, variant, prompts, rows)
+        )
+        yield from checks_of(
+            "generations",
+            f"statements of the server of {variant}",
+            _statement_problems(rows, store.describe_input(paths[1]).manifest),
         )
         scorers = list(evidence.config.scoring.scorers)
         yield from checks_of(
@@ -196,6 +206,24 @@ def thought_cut_problems(
     ]
     if odd:
         yield f"the thought of {len(odd)} rows is cut at another place, the first {odd[0]}"
+
+
+def api_row_problems(rows: Sequence[Generation], markers: ThoughtMarkers | None) -> Iterator[str]:
+    """Yield a problem if a row of a name on a server has a text that its state excludes, or an
+    answer that begins with a thought."""
+    for row in rows:
+        answered = row.state in ("ok", "empty")
+        if row.text and not answered:
+            yield f"{row.key}: it is {row.state}, and has a text"
+        elif answered and split_thought(row.text, markers) != (None, row.text, row.state):
+            yield f"{row.key}: it is {row.state}, which its text is not"
+
+
+def _statement_problems(rows: Sequence[Generation], manifest: Manifest | None) -> list[str]:
+    """Return whether the manifest sums up other statements of a server than the rows contain."""
+    if manifest is None or "api_model" not in manifest.params:
+        return []
+    return [] if manifest.api == api_responses(rows) else ["they are not those of the rows"]
 
 
 def score_problems(

@@ -26,6 +26,7 @@ from toxtrail.audit.verify.context import (
 )
 from toxtrail.audit.verify.params import changes, other_model
 from toxtrail.backends.checkpoint_files.converted_copies import converted_folder
+from toxtrail.backends.openai_api.api_identity import build_api_identity
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import DataError
@@ -95,8 +96,9 @@ def verify_weights(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
     yield from _unread_cards(evidence, scope)
     for key, card in cards_by_key.items():
         base = card.base
-        asset = _verify_asset(evidence, "weights", base.uri, base.resolved, base.files)
-        yield from catch_damage("weights", base.uri, asset)
+        if card.api is None:
+            asset = _verify_asset(evidence, "weights", base.uri, base.resolved, base.files)
+            yield from catch_damage("weights", base.uri, asset)
         for uri, sha256, files in card.converted_copies:
             folder = converted_folder(evidence.asset_cache, sha256)
             copy = _verify_converted(evidence, uri, folder, files)
@@ -162,7 +164,8 @@ def _scorer_sources(evidence: VerifyContext, scope: Sequence[StageRun]) -> dict[
 
 
 def _addresses(card: ModelIdentity) -> Iterator[tuple[str, str | None]]:
-    yield card.base.uri, card.base.resolved
+    if card.api is None:
+        yield card.base.uri, card.base.resolved
     for adapter in card.adapters:
         if adapter.uri:
             yield adapter.uri, adapter.resolved
@@ -225,7 +228,7 @@ def _file_problems(
 def _verify_card(
     evidence: VerifyContext, card: ModelIdentity, cards_by_key: dict[str, ModelIdentity]
 ) -> Iterator[Check]:
-    if card.probe is None and card.texts is None:
+    if card.probe is None and card.has_weights:
         yield weak("model cards", card.key, "no probe: it was never checked that its weights load")
     problems = list(card_problems(evidence.config, card, cards_by_key))
     yield from checks_of("model cards", f"models/{card.key}/model.json", problems)
@@ -238,8 +241,15 @@ def verify_cards(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator
         name = f"models/{card.key}/model.json"
         problems = list(card_problems(evidence.config, card, cards_by_key))
         yield from checks_of("model cards", name, problems)
-        if card.probe is None and card.texts is None:
+        if card.probe is None and card.has_weights:
             yield weak("model cards", name, "no probe: it was never checked that its weights load")
+
+
+def _api_problems(card: ModelIdentity) -> Iterator[str]:
+    """Yield where the card of a name on a server states weights, or another name."""
+    assert card.api is not None
+    if card != build_api_identity(card.key, card.api.model):
+        yield "it is the card of a name on a server, and states more than the name"
 
 
 def card_problems(
@@ -247,7 +257,9 @@ def card_problems(
 ) -> Iterator[str]:
     """Yield where a card contradicts itself, params.yaml or its parent."""
     yield from other_model(config, card)
-    if not card.base.files:
+    if card.api is not None:
+        yield from _api_problems(card)
+    elif not card.base.files:
         yield "it lists no weight files"
     elif card.base.sha256 not in (tree_sha256(card.base.files), card.base.files[0].sha256):
         yield "its pin is not the hash of the files that it lists"

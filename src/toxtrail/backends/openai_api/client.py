@@ -32,9 +32,17 @@ MAX_MESSAGE = 300
 class RefusedError(BackendError):
     """The server rejected the request; a retry would not help."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, body: object = None, server_message: str = ""
+    ) -> None:
+        """Args:
+        body: JSON values of the response; None if it was no JSON.
+        server_message: the server's own message, without secrets.
+        """
         super().__init__(message)
         self.status = status
+        self.body = body
+        self.server_message = server_message
 
 
 class UnansweredError(BackendError):
@@ -159,7 +167,7 @@ class Client:
         if 300 <= status < 400:
             cure = f" It redirects to {response.headers.get('Location')}: use that URL."
         message = f"{url} rejected the request with status {status}: {text}{cure}"
-        raise RefusedError(status, self.masked(message))
+        raise RefusedError(status, self.masked(message), _json_or_none(response), text)
 
     def _server_message(self, response: Response, body: Mapping[str, Any] | None) -> str:
         """Return the server's message on one line, without key and prompt."""
@@ -171,8 +179,7 @@ class Client:
             if isinstance(values, dict) and name in values:
                 values = values[name]
         text = str(values)
-        prompt = (body or {}).get("prompt")
-        if isinstance(prompt, str) and prompt:
+        for prompt in _prompts(body or {}):
             text = text.replace(prompt, "<prompt>")
         text = " ".join(self.masked(text).split()) or "empty response"
         return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
@@ -181,6 +188,19 @@ class Client:
         """Return the seconds before the next attempt: at least the server's Retry-After."""
         backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1))
         return min_pause + self._jitter.uniform(backoff / 2, backoff)
+
+
+def _prompts(body: Mapping[str, Any]) -> list[str]:
+    """Return the texts in a request, longest first, that a server's message may repeat."""
+    texts = [body.get("prompt"), *(message["content"] for message in body.get("messages", ()))]
+    return sorted((t for t in texts if isinstance(t, str) and t), key=len, reverse=True)
+
+
+def _json_or_none(response: Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def retry_after(response: Response) -> float:

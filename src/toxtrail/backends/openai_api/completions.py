@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.openai_api.client import Client, UnansweredError
+from toxtrail.backends.openai_api.client import Client
+from toxtrail.backends.openai_api.parallel import in_parallel
 from toxtrail.backends.protocols import Decoding
-from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
     from requests import Response
@@ -24,9 +22,6 @@ BEYOND_OPENAI = {
 }
 """Fields that vLLM, SGLang and llama.cpp support besides OpenAI's. Without them, a server may apply
 the generation settings in the model's files."""
-
-GIVE_UP_AFTER = 20
-"""Consecutive rows without a response after which the server is considered down. Our choice."""
 
 ROUNDING = 1e-3
 """Largest excess of a probability, or of a sum of some, over 1."""
@@ -113,27 +108,14 @@ class CompletionsApi:
             else:
                 requests.append((number, sent))
 
-        def request_at(index: int) -> tuple[int, CompletionResponse | str]:
+        def ask(index: int) -> CompletionResponse:
             number, sent = requests[index]
-            try:
-                return number, self.request(sent, seeds[number])
-            except UnansweredError as error:
-                return number, str(error)
+            return self.request(sent, seeds[number])
 
-        silent, threads = 0, min(self._concurrency, len(requests))
-        # an interrupted run does not wait for pending responses
-        with ThreadPool(threads or 1) as pool, ExitStack() as unfinished:
-            unfinished.callback(self._client.stop)
-            for number, reply in pool.imap_unordered(request_at, range(len(requests))):
-                silent = silent + 1 if isinstance(reply, str) else 0
-                if silent >= GIVE_UP_AFTER:
-                    raise BackendError(
-                        f"{silent} consecutive requests had no response; the last: {reply}. "
-                        "Finished rows are kept: run again when the server is back."
-                    )
-                problem = "" if isinstance(reply, str) else self.misread(prompts[number], reply)
-                yield number, self._client.masked(problem) or reply
-            unfinished.pop_all()
+        for index, reply in in_parallel(self._client, self._concurrency, len(requests), ask):
+            number = requests[index][0]
+            problem = "" if isinstance(reply, str) else self.misread(prompts[number], reply)
+            yield number, self._client.masked(problem) or reply
 
     def request(self, sent: str | list[int], seed: int) -> CompletionResponse:
         """Send one prompt.

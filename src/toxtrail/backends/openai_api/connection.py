@@ -135,7 +135,7 @@ def find_format(
             problem = str(error)
             continue
         except UnansweredError as error:
-            _refuse_other_address(client, error)
+            refuse_other_address(client, error)
             raise
         problem = model.misread(ids, reply)
         if not problem:
@@ -150,7 +150,7 @@ def _not_found(
     client: Client, name: str, listed: ModelListing, error: RefusedError
 ) -> ConfigError | BackendError:
     """Return an error that tells which is missing: the address, the API, or the model."""
-    _refuse_other_address(client, error)
+    refuse_other_address(client, error)
     if listed.names and name not in listed.names:
         return ConfigError(
             f'The server has no model "{name}" ({error}).{did_you_mean(name, listed.names)} '
@@ -160,12 +160,12 @@ def _not_found(
     return BackendError(
         f"{error}. {reason} it does not offer OpenAI's completions API, which toxtrail needs (POST "
         "/v1/completions): it formats and tokenizes prompts itself. A server "
-        "with only the chat API (/v1/chat/completions) cannot be used; vLLM, SGLang and "
-        "llama.cpp's server offer both."
+        "with only the chat API (/v1/chat/completions) can be measured without known weights, as "
+        "a model api:NAME; vLLM, SGLang and llama.cpp's server offer both."
     )
 
 
-def _refuse_other_address(client: Client, error: BackendError) -> None:
+def refuse_other_address(client: Client, error: BackendError) -> None:
     """Raise ConfigError if the API is below /v1 and the URL does not include it."""
     if client.url.endswith("/v1"):
         return
