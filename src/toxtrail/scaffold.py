@@ -37,6 +37,7 @@ FIRST_COMMANDS = {
 
 TEMPLATE_DIR = SOURCE / "templates" / "experiment"
 TEMPLATE_FILES = {
+    ".gitattributes": "gitattributes",
     ".gitignore": "gitignore",
     ".dvcignore": "dvcignore",
     ".dvc/config": "dvc_config",

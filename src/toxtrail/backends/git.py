@@ -89,6 +89,28 @@ def uncommitted(root: Path, name: str) -> list[str]:
     return [line[3:] for line in (status or "").splitlines()]
 
 
+def unmerged(root: Path, *names: str) -> list[str]:
+    """List those of the files that have an unresolved merge conflict."""
+    listed = _git_text(root, "ls-files", "--unmerged", "-z", "--", *names) or ""
+    paths = [entry.partition("\t")[2] for entry in listed.split("\0") if entry]
+    return list(dict.fromkeys(paths))
+
+
+def stage_file(root: Path, name: str) -> bool:
+    """Add a file to the index; return whether it succeeded."""
+    return _git_output(root, "add", "--", name) is not None
+
+
+def setting(root: Path, key: str) -> str | None:
+    """Return a value of git's configuration; None if it is not set."""
+    return _git_text(root, "config", "--get", key)
+
+
+def set_setting(root: Path, key: str, value: str) -> bool:
+    """Write a value into the repository's own configuration; return whether it succeeded."""
+    return _git_output(root, "config", "--local", key, value) is not None
+
+
 def is_shallow(root: Path) -> bool:
     """Return whether the repository is a shallow clone."""
     return _git_text(root, "rev-parse", "--is-shallow-repository") == "true"

@@ -46,6 +46,7 @@ COMMANDS = (
     "pin",
     "doctor",
     "upgrade",
+    "merge",
     "stage",
 )
 """In the order of use; each is defined in the module of its name."""

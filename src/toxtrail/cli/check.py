@@ -11,6 +11,7 @@ from toxtrail.cli._check_online import AVAILABLE, check_hub_assets, print_online
 from toxtrail.cli._output import json_option, print_json
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
+from toxtrail.regular_files import read_text
 
 if TYPE_CHECKING:
     from toxtrail.preflight.source_contents import InClusters
@@ -45,7 +46,8 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     unpinned, changed = config.unpinned(), pin_problems(experiment)
     drawn = _prompts_of(experiment)
     code, notes = list(stages_with_other_code(experiment.root)), _notes_of_reading(experiment)
-    changed += _problems_of_reading(experiment) + _problems_of_device(config.runtime.device)
+    changed += _problems_of_lock(experiment) + _problems_of_reading(experiment)
+    changed += _problems_of_device(config.runtime.device)
     outside, weak = _outside_of(experiment), identity_caveats(experiment)
     statuses = check_hub_assets(config) if online else []
     if as_json:
@@ -105,6 +107,15 @@ def _problems_of_reading(experiment: Experiment) -> list[str]:
     ]
 
 
+def _problems_of_lock(experiment: Experiment) -> list[str]:
+    """Report a dvc.lock with conflict markers, or a truncated one."""
+    from toxtrail.audit.status.lock_repair import lock_problem
+
+    path = experiment.root / "dvc.lock"
+    problem = lock_problem(read_text(path, "replace")) if path.is_file() else None
+    return [problem] if problem else []
+
+
 def _problems_of_device(device: str) -> list[str]:
     """Report a device that this machine does not have; import torch only if necessary."""
     if device in ("auto", "cpu"):
@@ -121,8 +132,10 @@ def _problems_of_device(device: str) -> list[str]:
 
 def _notes_of_reading(experiment: Experiment) -> list[str]:
     """List settings detected in files (the delimiter of a source, an adapter's own tokenizer),
-    golden texts without a score, and the lack of a scorer that is not lexical."""
+    golden texts without a score, the lack of a scorer that is not lexical, and a clone in which
+    git merges params.yaml and dvc.lock by lines."""
     from toxtrail.audit.verify.weights import identified_cards
+    from toxtrail.backends.merge_driver import NOT_INSTALLED, lacks_merge_driver
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import (
         detected_delimiters,
@@ -137,6 +150,7 @@ def _notes_of_reading(experiment: Experiment) -> list[str]:
         *(f"{key}: {note}" for key, card in cards.items() for note in adapter_notes(card)),
         *unmeasured_golden_texts(experiment.config),
         *lexical_scorers_only(experiment.config),
+        *([NOT_INSTALLED] if lacks_merge_driver(experiment.root) else []),
     ]
 
 

@@ -57,11 +57,14 @@ def init(folder: Path, preset: str, experiment: str | None, no_git: bool) -> Non
 def _versioned(target: Path, inside: bool) -> str:
     """Run `git init` and make the first commit; return the message."""
     from toxtrail.backends import git
+    from toxtrail.backends.merge_driver import install_merge_driver
 
     if inside:
+        install_merge_driver(target)
         return "It is inside a git repository: nothing was committed."
     if not git.init(target):
         return "git is not installed, or failed: run `git init` there before the first run."
+    install_merge_driver(target)
     if not git.commit_all(target, "A new experiment"):
         return "git init: done. Nothing was committed: set your name and e-mail in git first."
     return "git init: done, with a first commit."

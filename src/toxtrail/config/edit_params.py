@@ -221,7 +221,7 @@ def _entry_edits(text: str, tree: yaml.Node, entry: Entry) -> Iterator[Edit]:
         body = yaml.safe_dump({entry.key: value}, sort_keys=False, width=LINE_WIDTH).rstrip("\n")
     indent = " " * node.value[0][0].start_mark.column
     lines = [*(f"# {line}" for line in entry.comments), *body.split("\n")]
-    yield _new_lines(text, _end_index(node), *(f"{indent}{line}" for line in lines))
+    yield _new_lines(text, end_index(node), *(f"{indent}{line}" for line in lines))
 
 
 def _item_edits(text: str, tree: yaml.Node, item: YamlListItem) -> Iterator[Edit]:
@@ -233,7 +233,7 @@ def _item_edits(text: str, tree: yaml.Node, item: YamlListItem) -> Iterator[Edit
         end = node.value[-1].end_mark.index
         yield Edit(end, end, f", {name}")
     else:
-        yield _new_lines(text, _end_index(node), f"{' ' * node.start_mark.column}- {name}")
+        yield _new_lines(text, end_index(node), f"{' ' * node.start_mark.column}- {name}")
 
 
 def _new_lines(text: str, after: int, *lines: str) -> Edit:
@@ -254,16 +254,16 @@ def _replace_scalar(text: str, node: yaml.Node, value: str) -> Edit:
     return Edit(start, end, f"{quote}{value}{quote}")
 
 
-def _end_index(node: yaml.Node) -> int:
+def end_index(node: yaml.Node) -> int:
     """Return the index at which a node's text ends.
 
     The end mark of a block is below the comments that follow it, and the target of an alias is
     further up, so the last end of all nodes is used.
     """
     if isinstance(node, yaml.MappingNode) and not node.flow_style:
-        return max(max(int(key.end_mark.index), _end_index(value)) for key, value in node.value)
+        return max(max(int(key.end_mark.index), end_index(value)) for key, value in node.value)
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
-        return max(_end_index(value) for value in node.value)
+        return max(end_index(value) for value in node.value)
     if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
         return int(node.end_mark.index) - 1  # its mark is at the start of the next node
     return int(node.end_mark.index)

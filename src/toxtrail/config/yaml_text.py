@@ -93,7 +93,8 @@ def parse_yaml(text: str, exact: bool = False) -> Any:
         line = text.count("\n", 0, match.start()) + 1
         raise YamlError(
             f"line {line}: found the markers of an unresolved merge conflict (<<<<<<<, =======, "
-            ">>>>>>>). Resolve it: keep one version and delete the markers"
+            ">>>>>>>). `toxtrail merge` merges params.yaml and dvc.lock by entries; by hand: keep "
+            "one version and delete the markers"
         )
     try:
         loader = (_ExactLoader if exact else _Loader)(text)

@@ -35,10 +35,12 @@ def lock_problem(text: str) -> str | None:
 
     Errors within its entries are left to DVC.
     """
-    if CONFLICT.search(text):
+    if match := CONFLICT.search(text):
+        line = text.count("\n", 0, match.start()) + 1
         return (
-            "dvc.lock has git's conflict markers. `git checkout --ours dvc.lock` (or --theirs) "
-            "selects one side; `toxtrail run` then runs the stages of the other side."
+            f"dvc.lock, line {line}: found the markers of an unresolved merge conflict. "
+            "`toxtrail merge` merges it by stages; `toxtrail run` then runs the stages that both "
+            "sides changed."
         )
     if is_cut_off(text):
         return (
@@ -54,7 +56,7 @@ def is_cut_off(text: str) -> bool:
         return True
     if not text.startswith(HEAD):
         return HEAD.startswith(text.rstrip("\n"))
-    name, last = ([("", ""), *_entries(text).items()])[-1]
+    name, last = ([("", ""), *entries(text).items()])[-1]
     return not name or not _is_complete(name, last, text.endswith("\n"))
 
 
@@ -64,15 +66,15 @@ def completed(text: str, older: Iterable[str]) -> str:
     Args:
         older: versions of the file, the best one last.
     """
-    entries: dict[str, str] = {}
+    complete: dict[str, str] = {}
     for version in older:
         if lock_problem(version) is None:
-            entries |= _entries(version)
-    current = _entries(text)
+            complete |= entries(version)
+    current = entries(text)
     if current and is_cut_off(text):
         current.popitem()
-    entries |= current
-    return HEAD + "".join(entries.values()) if entries else ""
+    complete |= current
+    return HEAD + "".join(complete.values()) if complete else ""
 
 
 def repair_lock(root: Path) -> str | None:
@@ -95,7 +97,7 @@ def repair_lock(root: Path) -> str | None:
         path.unlink()
     return (
         "dvc.lock was incomplete: it was truncated while DVC wrote it. It has "
-        f"{len(_entries(new))} entries again, {max(len(_entries(text)) - 1, 0)} of them from the "
+        f"{len(entries(new))} entries again, {max(len(entries(text)) - 1, 0)} of them from the "
         "file itself. Stages that do not match their entry run again; finished work is kept."
     )
 
@@ -117,7 +119,7 @@ def _text(path: Path) -> str | None:
     return None
 
 
-def _entries(text: str) -> dict[str, str]:
+def entries(text: str) -> dict[str, str]:
     """Return stage -> its text, ending with a line end."""
     blocks = [block for block in split_entries(text) or () if block.strip("\0 \n")]
     return {
