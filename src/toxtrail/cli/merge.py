@@ -81,7 +81,7 @@ def _resolve(root: Path) -> None:
             echo(f"{name}: merged.")
     if remaining:
         raise ConfigError("\n  ".join(["conflicts remain:", *remaining]))
-    echo("Next: `git commit`, then `dvc pull` and `toxtrail run`.")
+    echo("Next: `git commit`, then `dvc pull --allow-missing` and `toxtrail run`.")
 
 
 def _versions(root: Path, name: str) -> tuple[str, str, str]:
@@ -108,7 +108,7 @@ def _versions(root: Path, name: str) -> tuple[str, str, str]:
 def _merged(name: str, base: str, ours: str, theirs: str) -> tuple[str, list[str]]:
     """Return the merged text of a file, and its conflicts."""
     from toxtrail.audit.status.lock_merge import merge_lock
-    from toxtrail.config.merge_params import merge_params, file_conflict
+    from toxtrail.config.merge_params import file_conflict, merge_params
 
     if name != "dvc.lock":
         text, conflicts = merge_params(base, ours, theirs)

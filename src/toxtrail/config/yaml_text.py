@@ -89,13 +89,8 @@ def parse_yaml(text: str, exact: bool = False) -> Any:
             or
             the markers of a merge conflict.
     """
-    if match := CONFLICT.search(text):
-        line = text.count("\n", 0, match.start()) + 1
-        raise YamlError(
-            f"line {line}: found the markers of an unresolved merge conflict (<<<<<<<, =======, "
-            ">>>>>>>). `toxtrail merge` merges params.yaml and dvc.lock by entries; by hand: keep "
-            "one version and delete the markers"
-        )
+    if problem := conflict_problem(text):
+        raise YamlError(problem)
     try:
         loader = (_ExactLoader if exact else _Loader)(text)
         node = loader.get_single_node()
@@ -112,6 +107,18 @@ def parse_yaml(text: str, exact: bool = False) -> Any:
         ) from None
     except RecursionError:
         raise YamlError("it is nested too deep") from None
+
+
+def conflict_problem(text: str) -> str | None:
+    """Return the position of git's conflict markers and how to resolve it; None without markers."""
+    if not (match := CONFLICT.search(text)):
+        return None
+    line = text.count("\n", 0, match.start()) + 1
+    return (
+        f"line {line}: found the markers of an unresolved merge conflict (<<<<<<<, =======, "
+        ">>>>>>>). `toxtrail merge` merges params.yaml and dvc.lock by entries; by hand: keep one "
+        "version and delete the markers"
+    )
 
 
 def by_yaml_12(loader: type[Any]) -> type[Any]:

@@ -17,7 +17,7 @@ from toxtrail.audit.verify.dvc_lock import Recorded
 from toxtrail.audit.verify.dvc_lock_parser import HEAD, split_entries
 from toxtrail.backends import git
 from toxtrail.backends.dvc_process import write_atomically
-from toxtrail.config.yaml_text import CONFLICT
+from toxtrail.config.yaml_text import CONFLICT, conflict_problem
 from toxtrail.errors import ConfigError
 from toxtrail.pipeline import PIPELINE
 from toxtrail.regular_files import read_text
@@ -35,13 +35,8 @@ def lock_problem(text: str) -> str | None:
 
     Errors within its entries are left to DVC.
     """
-    if match := CONFLICT.search(text):
-        line = text.count("\n", 0, match.start()) + 1
-        return (
-            f"dvc.lock, line {line}: found the markers of an unresolved merge conflict. "
-            "`toxtrail merge` merges it by stages; `toxtrail run` then runs the stages that both "
-            "sides changed."
-        )
+    if problem := conflict_problem(text):
+        return f"dvc.lock, {problem}. `toxtrail run` then runs the stages that both sides changed."
     if is_cut_off(text):
         return (
             "dvc.lock is incomplete: it was truncated while DVC wrote it. `toxtrail run` completes "

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from toxtrail.config.yaml_text import conflict_problem
 from toxtrail.errors import DataError
 
 HEAD = "schema: '2.0'\nstages:\n"
@@ -69,8 +70,10 @@ def as_dvc_reads(text: str, name: str) -> Any:
     """Parse YAML with DVC's parser: 1e-3 is a number and `on` is text, unlike in other parsers.
 
     Raises:
-        DataError: invalid YAML.
+        DataError: invalid YAML, or the markers of a merge conflict.
     """
+    if problem := conflict_problem(text):
+        raise DataError(f"{name} is not valid YAML: {problem}.")
     try:
         return YAML(typ="safe").load(text)
     except YAMLError as error:
