@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PROJECT, Lab
+from safetensors.torch import load_file, save_file
 
 PUBLISHING = {"track@base", "track@tuned", "track-comparison@tiny"}
 COMPARING = {"pool@tiny", "compare@tiny", "track-comparison@tiny", "report"}
@@ -140,6 +141,10 @@ def with_variant(lab: Lab, key: str) -> None:
     """A branch with one more variant."""
     lab.git("checkout", "-q", "-b", key, "start")
     shutil.copytree(lab.root / "assets/model", lab.root / f"assets/{key}")
+    weights = lab.root / f"assets/{key}/model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.embed_tokens.weight"] *= ord(key[0]) / 50
+    save_file(tensors, weights, metadata={"format": "pt"})
     arguments = ("--parent", "base", "--key", key, "--force")
     lab.toxtrail("variants", "add", f"assets/{key}", *arguments)
     lab.git("add", "-A")
@@ -234,21 +239,20 @@ def test_conflicts_of_a_clone_without_the_driver_are_resolved_afterwards(first):
 def test_experiments_of_dvc_publish_to_the_experiment_itself(first):
     before = {run["run_id"] for run in first.json("runs")}
     records = set((first.root / "data/records").rglob("*.json"))
-    first.dvc("exp", "run", "--queue", "-n", "hot", "-S", "generation.max_new_tokens=5")
+    first.dvc("exp", "run", "--queue", "-n", "lenient", "-S", "scoring.max_error_share=0.5")
     first.dvc("exp", "run", "--run-all")
     assert first.json("status")["stages"] == {}  # the folder itself is as before
     after = {run["run_id"] for run in first.json("runs")}
     assert before < after
-    assert {p.parts[-3] for p in set((first.root / "data/records").rglob("*.json")) - records} == {
-        "generate", "score"
-    }  # fmt: skip
-    first.dvc("exp", "apply", "hot")
-    assert first.params["generation"]["max_new_tokens"] == 5
+    new_records = set((first.root / "data/records").rglob("*.json")) - records
+    assert {path.parts[-3] for path in new_records} == {"score"}
+    first.dvc("exp", "apply", "lenient")
+    assert first.params["scoring"]["max_error_share"] == 0.5
     assert ran(first.toxtrail("run").stdout) <= PUBLISHING
     assert {run["run_id"] for run in first.json("runs")} == after
     checks = first.json("verify")["checks"]
     assert {c["outcome"] for c in checks if c["link"] == "executions"} == {"ok"}
 
-    first.dvc("exp", "run", "-n", "cold", "-S", "generation.max_new_tokens=4")
-    assert first.params["generation"]["max_new_tokens"] == 4
+    first.dvc("exp", "run", "-n", "short", "-S", "posterior.draws=1500")
+    assert first.params["posterior"]["draws"] == 1500
     assert first.json("status")["stages"] == {}
