@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench rehearsal clean
+.PHONY: demo test check bench rehearsal vllm-test clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -26,6 +26,11 @@ check: $(VENV)/dev.stamp
 	mypy
 	lint-imports
 	pytest -m "not slow"
+
+# Compare rows of a real vLLM (0.32 or newer, in an environment of its own) with those of this process;
+# about 10 minutes on 2 cores: make vllm-test VLLM=/path/to/venv/bin/vllm
+vllm-test: $(VENV)/dev.stamp
+	pytest -n 0 -m vllm --vllm $(VLLM) tests/e2e/test_real_vllm.py
 
 # Compare the speed with common tools, on an idle machine; about 15 minutes on 2 cores.
 # make bench BENCH="--detoxify FOLDER --prompts FILE --model FOLDER"

@@ -20,6 +20,20 @@ pytest_plugins = ["measured_families"]
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--vllm", metavar="PROGRAM", help="run the tests that need this real vLLM")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of a real vLLM, unless it is given."""
+    if config.getoption("--vllm"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("vllm")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture
 def project() -> Path:
     """The repository."""

@@ -485,3 +485,13 @@ def test_a_variant_has_a_server_of_its_own_or_vllm_and_not_both():
     values = changed("generation/engine", "vllm")
     values["variants"]["smollm2-rude"]["served_model_name"] = "rude"
     assert "variants.smollm2-rude.served_model_name" in refused(values)
+
+
+def test_only_a_served_variant_has_replicas():
+    replicas = {**SERVER, "replicas": ["http://127.0.0.1:8001/v1"]}
+    values = changed("runtime/servers", {"smollm2-rude": replicas})
+    assert "runtime.servers.smollm2-rude.replicas" in refused(values)
+    values["variants"]["smollm2-rude"]["served_model_name"] = "rude"
+    assert complaint(values) == ""
+    values["runtime"]["servers"]["smollm2-rude"]["replicas"] = ["no address"]
+    assert "replicas" in refused(values)

@@ -37,6 +37,7 @@ class CompletionsServer:
         answer: Callable[[dict[str, Any]], dict[str, Any]],
         models: tuple[dict[str, Any], ...] = ({"id": "m"},),
         version: str | None = None,
+        port: int = 0,
     ) -> None:
         self.answer = answer
         self.models = models
@@ -47,7 +48,7 @@ class CompletionsServer:
         self.most_at_a_time = 0
         self._now = 0
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
         self._http.owner = self
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
@@ -183,11 +184,11 @@ class RealAnswers:
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
                 max_new_tokens=body["max_tokens"],
                 do_sample=False,
-                eos_token_id=self.stop,
+                eos_token_id=body.get("stop_token_ids", [self.stop]),
                 pad_token_id=self.stop,
             )
         new = out[0, len(ids) :].tolist()
-        ended = bool(new) and new[-1] == self.stop
+        ended = bool(new) and new[-1] in body.get("stop_token_ids", [self.stop])
         text = self.tokenizer.decode(
             new, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

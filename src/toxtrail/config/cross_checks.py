@@ -238,7 +238,13 @@ def _set_fields(value: object) -> object:
 
 def _broken_servers(config: Config) -> Iterator[str]:
     scorers = config.scoring.scorers
-    for key in config.runtime.servers or {}:
+    for key, server in (config.runtime.servers or {}).items():
+        is_served = key in config.variants and config.variants[key].served_model_name is not None
+        if server.replicas and not is_served:
+            yield (
+                f"runtime.servers.{key}.replicas: only a variant with served_model_name has "
+                "replicas. Remove them."
+            )
         if key in scorers and scorers[key].is_served:
             continue
         if config.api_name_of(key) is not None and key in config.variants:

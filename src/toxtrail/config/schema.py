@@ -457,17 +457,22 @@ class TrackingConfig(ConfigSection):
     """Name of the MLflow experiment."""
 
 
+ServerUrl = Annotated[
+    str,
+    form(
+        r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
+        "an address such as http://HOST:8000/v1, without a password",
+    ),
+]
+
+
 class ServerConfig(ConfigSection):
     """Server of a variant or a scorer, and how requests are sent."""
 
-    url: Annotated[
-        str,
-        form(
-            r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
-            "an address such as http://HOST:8000/v1, without a password",
-        ),
-    ]
+    url: ServerUrl
     """URL of its OpenAI-compatible API, with /v1; without a password."""
+    replicas: Annotated[list[ServerUrl], Field(min_length=1)] | None = None
+    """URLs of further servers with the same weights: requests are divided among all."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)]
     """Maximum number of simultaneous requests."""
     timeout: Annotated[float, Field(gt=0, le=10_000_000)]

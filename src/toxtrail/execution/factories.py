@@ -397,12 +397,16 @@ def _server_config(runtime: RuntimeConfig, key: str, reason: str) -> ServerConfi
     return server
 
 
-def make_client(server: ServerConfig) -> Client:
-    """Return the client of a server."""
+def make_client(server: ServerConfig, url: str | None = None) -> Client:
+    """Return the client of a server.
+
+    Args:
+        url: of one of its replicas; None: its own.
+    """
     from toxtrail.backends.openai_api.client import Client
 
     return Client(
-        server.url,
+        url or server.url,
         server.concurrency,
         server.timeout,
         server.max_attempts,
@@ -414,19 +418,21 @@ def connect_server(
     experiment: Experiment, variant: str, name: str, decoding: Decoding
 ) -> ServedVariant:
     """Connect to the server of a variant, after its probe matches the model card."""
+    from toxtrail.backends.openai_api.replicas import joined
     from toxtrail.backends.openai_api.server import connect, local_parts
 
     store, server = experiment.store, server_config(experiment.config, variant)
     card, parent = store.read_card(variant), experiment.variant(variant).parent
     parent_exists = parent is not None and (store.model_dir(parent) / "model.json").is_file()
-    served = connect(
-        make_client(server),
-        name,
-        card,
-        store.read_card(parent).probe if parent and parent_exists else None,
-        local_parts(card, store.model_dir(variant), make_weights(experiment)),
-        decoding,
-        server.concurrency,
+    parent_probe = store.read_card(parent).probe if parent and parent_exists else None
+    local = local_parts(card, store.model_dir(variant), make_weights(experiment))
+    clients = [make_client(server, url) for url in (server.url, *(server.replicas or ()))]
+    served = joined(
+        clients,
+        [
+            connect(client, name, card, parent_probe, local, decoding, server.concurrency)
+            for client in clients
+        ],
     )
     warn(
         f'{variant} is generated as "{name}" by {server.url}, {served.listing}: {served.agreement}.'

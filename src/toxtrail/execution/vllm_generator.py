@@ -75,6 +75,12 @@ def vllm_generator(experiment: Experiment, variant: str) -> Iterator[Generator]:
     ) as server:
         served = _connect(experiment, variant, weights.card, local, server, runtime)
         warn(f"{variant}: {served.agreement}.")
+        if not served.unlike_parent:
+            parent = experiment.variant(variant).parent
+            warn(
+                f"The probe does not distinguish {variant} from {parent}, so it does not show that "
+                "vLLM applies the difference."
+            )
         recorded = {
             **prompt_settings(experiment, variant, served.model.encoder),
             "engine": BACKEND,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from toxtrail.backends.openai_api.client import Client
 from toxtrail.backends.openai_api.parallel import in_parallel
@@ -87,6 +88,12 @@ class CompletionsApi:
         self._terms = terms
         self._concurrency = concurrency
         self._answers_as = answers_as
+
+    def through(self, client: Client) -> Self:
+        """Return the same model with another client."""
+        model = copy(self)
+        model._client = client
+        return model
 
     def responses(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]

@@ -114,7 +114,9 @@ def connect(
     asking = [(t, model(ONE_GREEDY, t, None)) for t in options]
     terms, first = find_format(client, asking, ids, name, listed)
     probing = model(ONE_GREEDY, terms, first.model)
-    agreement, unlike_parent = _refuse_stranger(probing, local.tokenizer, card, card.probe, parent)
+    agreement, unlike_parent = _refuse_stranger(
+        client.url, probing, local.tokenizer, card, card.probe, parent
+    )
     environment = {
         **server_environment(client, name, listed, terms, first),
         "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
@@ -139,6 +141,7 @@ def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tup
 
 
 def _refuse_stranger(
+    url: str,
     model: ServedModel,
     tokenizer: PreTrainedTokenizerBase,
     card: ModelIdentity,
@@ -170,7 +173,8 @@ def _refuse_stranger(
     agreement = f"{matching} of {len(answered)} most likely tokens match the card"
     if not answered or matching < MIN_TOP_TOKEN_AGREEMENT * len(answered):
         raise BackendError(
-            f"{card.key}: the server's outputs do not match the weights in models/{card.key}: "
+            f"{card.key}: the outputs of the server at {url} do not match the weights in "
+            f"models/{card.key}: "
             f"{agreement} ({MIN_TOP_TOKEN_AGREEMENT:.0%} are required). It serves another model, "
             "or reads prompts differently. Serve the intended weights."
         )
@@ -178,7 +182,8 @@ def _refuse_stranger(
     if parent and differing and hits(parent, differing) > hits(variant_probe, differing):
         raise BackendError(
             f"{card.key}: where the variant and its parent differ ({len(differing)} positions of "
-            f"the probe), the server matches the parent {hits(parent, differing)} times, and the "
+            f"the probe), the server at {url} matches the parent {hits(parent, differing)} times, "
+            f"and the "
             f"variant {hits(variant_probe, differing)} times. It may serve the parent, or not "
             "apply the adapter."
         )
