@@ -238,13 +238,8 @@ def _set_fields(value: object) -> object:
 
 def _broken_servers(config: Config) -> Iterator[str]:
     scorers = config.scoring.scorers
-    for key, server in (config.runtime.servers or {}).items():
-        is_served = key in config.variants and config.variants[key].served_model_name is not None
-        if server.replicas and not is_served:
-            yield (
-                f"runtime.servers.{key}.replicas: only a variant with served_model_name has "
-                "replicas. Remove them."
-            )
+    yield from _broken_replicas(config)
+    for key in config.runtime.servers or {}:
         if key in scorers and scorers[key].is_served:
             continue
         if config.api_name_of(key) is not None and key in config.variants:
@@ -259,6 +254,16 @@ def _broken_servers(config: Config) -> Iterator[str]:
             yield (
                 f'runtime.servers: "{key}" is not a variant, nor a scorer of a kind that runs on a '
                 f"server.{hint}"
+            )
+
+
+def _broken_replicas(config: Config) -> Iterator[str]:
+    for key, server in (config.runtime.servers or {}).items():
+        is_served = key in config.variants and config.variants[key].served_model_name is not None
+        if server.replicas and not is_served:
+            yield (
+                f"runtime.servers.{key}.replicas: only a variant with served_model_name has "
+                "replicas. Remove them."
             )
 
 

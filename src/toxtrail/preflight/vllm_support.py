@@ -30,7 +30,7 @@ def vllm_problems(config: Config, root: Path, assets: LocalAssets) -> list[str]:
 
 def _variant_problems(config: Config, assets: LocalAssets) -> Iterator[tuple[str, str]]:
     for variant in config.variants:
-        if config.texts_of(variant) is not None:
+        if variant in config.models and not config.models[variant].has_weights:
             continue
         adapters, base = _adapters_and_base(config, variant)
         if adapters > 1:
