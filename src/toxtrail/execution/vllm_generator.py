@@ -147,8 +147,8 @@ def _settings(
     """
     from toxtrail.backends.vllm.server import VllmSettings
 
-    supported, wanted = installation.has_batch_invariance, runtime.batch_invariant
-    if wanted and not supported:
+    supported, requested = installation.has_batch_invariance, runtime.batch_invariant
+    if requested and not supported:
         raise ConfigError(
             f"runtime.vllm.batch_invariant: true, but {installation.facts['device']} has no "
             "batch-invariant kernels (CUDA with compute capability 8.0 or higher is needed)."
@@ -157,7 +157,7 @@ def _settings(
         experiment.config.generation.dtype,
         _longest_text(experiment, variant, local),
         rank,
-        supported if wanted is None else wanted,
+        supported if requested is None else requested,
         runtime.tensor_parallel or 1,
         runtime.kv_cache_gib,
         runtime.start_timeout or START_SECONDS,

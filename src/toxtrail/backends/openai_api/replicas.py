@@ -69,5 +69,5 @@ def joined(clients: Sequence[Client], served: Sequence[ServedVariant]) -> Served
     return first._replace(
         model=first.model.through(ReplicaClient(clients)),
         agreement=f"{first.agreement}, on each of {len(clients)} servers",
-        unlike_parent=all(one.unlike_parent for one in served),
+        unlike_parent=all(variant.unlike_parent for variant in served),
     )

@@ -126,9 +126,9 @@ def query(command: Path) -> VllmInstallation:
     if run.returncode != 0:
         last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
         raise BackendError(f"{python} cannot import vLLM: {last}. {CURE}.")
-    found = VllmInstallation(command, _facts(run.stdout, python))
-    _require_new(command, found.version)
-    return found
+    installation = VllmInstallation(command, _facts(run.stdout, python))
+    _require_new(command, installation.version)
+    return installation
 
 
 def require_supported_version(command: Path) -> str:
@@ -162,14 +162,14 @@ def _require_new(command: Path, version: str) -> None:
 def child_environment() -> dict[str, str]:
     """Return the environment variables for vLLM: those of this process, without those that belong
     to this Python environment, are secret, or could change rows. It stays offline."""
-    kept = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if name not in DROPPED and (not name.startswith("VLLM_") or name in KEPT_VLLM)
     }
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     no_telemetry = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    return {**kept, **offline, **no_telemetry, "VLLM_HOST_IP": "127.0.0.1"}
+    return {**variables, **offline, **no_telemetry, "VLLM_HOST_IP": "127.0.0.1"}
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
