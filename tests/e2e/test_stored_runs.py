@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toxtrail.audit.bundle.bundle import open_bundle, read_listing, verify_bundle
-from toxtrail.audit.verify.load_runs import LoadedRun
+from toxtrail.audit.verify.load_runs import LoadedRun, without_damaged_duplicates
 from toxtrail.audit.verify.report_of_run import report_of_run
 from toxtrail.audit.verify.stored_runs import RunVerifier, audit_run, refuse_failed
 from toxtrail.backends.mlflow.tracker import MlflowTracker
@@ -79,7 +79,7 @@ def nothing_is_shown(runs, name, located):
     assert link.facts == ()
     assert any(located in text for text in broken(checks)), broken(checks)
     with pytest.raises(DataError):
-        refuse_failed(checks, "was not exported")
+        refuse_failed(checks, "The run was not exported")
     with pytest.raises(DataError):
         report_of_run(loaded(runs, "tiny comparison"))
 
@@ -290,6 +290,15 @@ def test_a_comparison_without_the_runs_of_its_variants_is_not_called_complete(st
     assert any("numbers of tiny" in name for name in absent)
     with pytest.raises(DataError, match="rows of base"):
         report_of_run(LoadedRun(run, (), verifier))
+
+
+def test_a_changed_run_is_not_used_if_another_has_the_content(stored, tmp_path):
+    run, path = stored["tuned"], "scores.parquet"
+    changed = copied(run, tmp_path)
+    changed = changed._replace(run=run.run._replace(run_id="0" * 32))
+    flip(changed.files / path, 99)
+    for runs, kept in (([changed, run], [run]), ([changed], [changed]), ([run], [run])):
+        assert without_damaged_duplicates(runs, RunVerifier(runs, NoProgress())) == kept
 
 
 def test_a_changed_bundle_is_named(finished, elsewhere, tmp_path):

@@ -112,12 +112,13 @@ def _export_run(experiment: Experiment, reference: str, target: Path) -> dict[st
     from toxtrail.audit.bundle.bundle import write_bundle
     from toxtrail.audit.bundle.run_bundle import AUDIT, about_run, audit_text, run_bundle_files
     from toxtrail.audit.verify.load_runs import load_run
+    from toxtrail.audit.verify.mlflow_runs import run_title
     from toxtrail.audit.verify.stored_runs import audit_run, refuse_failed
     from toxtrail.execution.progress import progress
 
     loaded = load_run(experiment, reference, progress())
     audit = audit_run(loaded.verifier, loaded.run)
-    refuse_failed(audit.checks, "was not exported")
+    refuse_failed(audit.checks, f"The MLflow {run_title(loaded.run)} was not exported")
     files = run_bundle_files(loaded)
     with tempfile.TemporaryDirectory() as folder:
         files[AUDIT] = Path(folder) / AUDIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from toxtrail import results
@@ -41,8 +42,18 @@ def load_run(experiment: Experiment, reference: str, progress: Progress) -> Load
     (run,) = runs
     keys = _related_keys(run)
     ids = {r.run_id for r in tracker.runs("") if r.tags.get(KEY_TAG) in keys} if keys else set()
-    others = tuple(tracker.read(ids)) if ids else ()
-    return LoadedRun(run, others, RunVerifier([run, *others], progress))
+    others = tracker.read(ids) if ids else []
+    others = without_damaged_duplicates(others, RunVerifier(others, progress))
+    return LoadedRun(run, tuple(others), RunVerifier([run, *others], progress))
+
+
+def without_damaged_duplicates(runs: Sequence[StoredRun], verifier: RunVerifier) -> list[StoredRun]:
+    """Return the runs without those that failed a check, where another run has the same content:
+    publishing again leaves a changed run as it is, and creates another one."""
+    intact = {run.run.tags.get(KEY_TAG) for run in runs if verifier.is_intact(run)}
+    return [
+        run for run in runs if verifier.is_intact(run) or run.run.tags.get(KEY_TAG) not in intact
+    ]
 
 
 def load_all_runs(experiment: Experiment) -> list[StoredRun]:
@@ -55,7 +66,10 @@ def load_all_runs(experiment: Experiment) -> list[StoredRun]:
     """
     runs = [run for run in make_tracker(experiment).read() if not run.deleted]
     if not runs:
-        raise DataError(results.NO_RUNS)
+        raise DataError(
+            "The MLflow experiment does not exist or has no runs of toxtrail: check "
+            "MLFLOW_EXPERIMENT_NAME and MLFLOW_TRACKING_URI, and your permissions on the server."
+        )
     return runs
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from toxtrail.audit.verify.load_runs import LoadedRun
+from toxtrail.audit.verify.mlflow_runs import run_title
 from toxtrail.audit.verify.run_workspace import RunWorkspace, run_workspace
 from toxtrail.audit.verify.stored_runs import refuse_failed
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.stages.report import page_of
-
-NO_REPORT = "has no report"
 
 
 def report_of_run(loaded: LoadedRun) -> str:
@@ -20,8 +19,9 @@ def report_of_run(loaded: LoadedRun) -> str:
         DataError: a check of a run failed, or a file that the report needs is missing.
     """
     run, verifier = loaded.run, loaded.verifier
-    refuse_failed([c for r in (run, *loaded.others) for c in verifier.own_checks(r)], NO_REPORT)
-    refuse_failed(verifier.checks(run), NO_REPORT)
+    own_checks = [c for r in (run, *loaded.others) for c in verifier.own_checks(r)]
+    for checks in (own_checks, verifier.checks(run)):
+        refuse_failed(checks, f"No report of the MLflow {run_title(run)} was written")
     with run_workspace(run, verifier.workspace_runs()) as workspace:
         if workspace.manifest.kind != "compare":
             raise ConfigError(

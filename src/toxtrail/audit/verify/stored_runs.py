@@ -71,6 +71,7 @@ from toxtrail.reporting.mlflow_page import (
     rate_metrics,
     verdict_tags,
 )
+from toxtrail.reporting.text import plural
 from toxtrail.storage.artifacts import ArtifactStore
 
 VARIANT_STAGES = ("model", "finetune", "generate", "score", "posterior")
@@ -224,7 +225,7 @@ def refuse_failed(checks: Sequence[Check], consequence: str) -> None:
     """Require that no check failed.
 
     Args:
-        consequence: what did not happen, for the message.
+        consequence: what did not happen, a sentence without its full stop.
 
     Raises:
         UnreadableError: a file could not be read.
@@ -234,7 +235,7 @@ def refuse_failed(checks: Sequence[Check], consequence: str) -> None:
     if not bad:
         return
     lines = "\n".join(f"  {check.outcome} {check.name}: {check.detail}" for check in bad)
-    message = f"It {consequence}, because {len(bad)} checks failed:\n{lines}"
+    message = f"{consequence}: {len(bad)} {plural(len(bad), 'check')} failed:\n{lines}"
     raise (
         DataError(message) if any(c.outcome == "BROKEN" for c in bad) else UnreadableError(message)
     )
