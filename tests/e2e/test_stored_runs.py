@@ -21,8 +21,17 @@ from toxtrail.audit.verify.stored_runs import RunVerifier, audit_run, refuse_fai
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import DataError
-from toxtrail.provenance.identity import sha256_file, sha256_text
-from toxtrail.records.run_tags import PAYLOAD_TAG, SEAL_TAG, VERDICT_TAG
+from toxtrail.provenance.identity import canonical_json, sha256_file, sha256_text
+from toxtrail.records.run_tags import (
+    COMPARISONS_TAG,
+    DECISION_TAG,
+    KEY_TAG,
+    PAYLOAD_TAG,
+    POLICY_HASH_TAG,
+    POLICY_TAG,
+    SEAL_TAG,
+    VERDICT_TAG,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -216,6 +225,22 @@ def test_a_changed_verdict_is_named(stored):
     subject = loaded({**stored, "tuned": run._replace(run=run.run._replace(tags=tags))}, "tuned")
     (text,) = broken(audit_run(subject.verifier, subject.run).checks)
     assert "verdict" in text
+
+
+def test_a_changed_decision_of_a_gate_is_named(stored):
+    run = stored["tiny comparison"]
+    policy = {"against": "parent", "rules": {"max_increase_pp": 100.0}, "scorers": "primary"}
+    tags = {
+        DECISION_TAG: "fail",
+        POLICY_TAG: canonical_json(policy),
+        POLICY_HASH_TAG: sha256_text(canonical_json(policy)),
+        COMPARISONS_TAG: run.run.tags[KEY_TAG][:16],
+    }
+    for decision, problems in (("fail", 1), ("pass", 0)):
+        gated = {**run.run.tags, **tags, DECISION_TAG: decision}
+        runs = {**stored, run.run.name: run._replace(run=run.run._replace(tags=gated))}
+        subject = loaded(runs, run.run.name)
+        assert len(broken(audit_run(subject.verifier, subject.run).checks)) == problems
 
 
 def relisted(run):

