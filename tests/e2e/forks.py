@@ -38,7 +38,7 @@ def run(
         Path(os.devnull).open() as nothing,
     ):
         streams = (nothing.fileno(), out.fileno(), err.fileno())
-        code = fork_server.ask(_address(), program, arguments, str(folder), env, streams)
+        code = fork_server.ask(address(), program, arguments, str(folder), env, streams)
         for stream in (out, err):
             stream.seek(0)
         return subprocess.CompletedProcess(words, code, out.read(), err.read())
@@ -55,7 +55,7 @@ def itself(
 
 
 @cache
-def _address() -> str:
+def address() -> str:
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     address = folder / "socket"
     process = subprocess.Popen(

@@ -78,14 +78,28 @@ def can_fork() -> bool:
 
 def cache_folder(root: Path) -> Path:
     """Return the folder of DVC's object cache, from its configuration."""
+    folder = _dvc_folder(root)
+    configured = _configured(folder, "cache", "dir")
+    return Path(configured) if configured else folder / "cache"
+
+
+def default_remote(root: Path) -> str | None:
+    """Return the name of DVC's default remote; None if none is configured."""
+    return _configured(_dvc_folder(root), "core", "remote")
+
+
+def _dvc_folder(root: Path) -> Path:
+    folders = (folder / ".dvc" for folder in (root, *root.parents))  # the order in which DVC looks
+    return next((folder for folder in folders if folder.is_dir()), root / ".dvc")
+
+
+def _configured(dvc_folder: Path, section: str, name: str) -> str | None:
     from dvc.config import Config
 
-    folders = (folder / ".dvc" for folder in (root, *root.parents))  # the order in which DVC looks
-    dvc_folder = next((folder for folder in folders if folder.is_dir()), root / ".dvc")
     if not dvc_folder.is_dir():
-        return dvc_folder / "cache"
-    configured = Config(str(dvc_folder)).get("cache", {}).get("dir")
-    return Path(configured) if configured else dvc_folder / "cache"
+        return None
+    value: str | None = Config(str(dvc_folder)).get(section, {}).get(name)
+    return value
 
 
 def dvc_environment() -> dict[str, str]:

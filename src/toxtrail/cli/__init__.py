@@ -16,7 +16,7 @@ import click
 
 from toxtrail import __version__
 from toxtrail.console import echo, finish, prepare, shown
-from toxtrail.errors import problem_of
+from toxtrail.errors import ConfigError, DataError, problem_of
 from toxtrail.experiment import Experiment
 
 COMMANDS = (
@@ -97,7 +97,18 @@ class Commands(click.Group):
                 raise
             echo("Error: ", fg="red", nl=False, err=True)
             echo(message, err=True)
+            if isinstance(error, ConfigError | DataError) and (advice := _pull_advice(ctx.obj)):
+                echo(advice, err=True)
             ctx.exit(1)
+
+
+def _pull_advice(experiment: Experiment | None) -> str | None:
+    """Return a note if results are missing because they were not pulled."""
+    if experiment is None or not (experiment.root / "dvc.lock").is_file():
+        return None
+    from toxtrail.audit.status.not_pulled import pull_advice
+
+    return pull_advice(experiment.root)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def _repro(
     keep_going: bool,
 ) -> None:
     from toxtrail.audit.status.lock_repair import keep_copy, repair_lock
+    from toxtrail.audit.status.not_pulled import pull_advice
     from toxtrail.backends.dvc import Repro
     from toxtrail.backends.dvc_process import heal_file_locks
 
@@ -66,6 +67,8 @@ def _repro(
     if done := repair_lock(root):
         warn(done)
     keep_copy(root)
+    if advice := pull_advice(root):
+        warn(advice)
     if heal_file_locks(root / ".dvc" / "tmp"):
         warn(".dvc/tmp/rwlock was damaged by a kill of DVC and was deleted.")
     dvc = Repro(root, lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
       toxtrail status
       toxtrail status --json
     """
+    from toxtrail.audit.status.not_pulled import not_pulled, pull_advice
     from toxtrail.audit.status.outdated_stages import staleness
     from toxtrail.backends import git
     from toxtrail.cli._run_publishing import publication_of
@@ -63,6 +65,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
                 "files": files,
                 "code": code,
                 "uncommitted_records": uncommitted,
+                "not_pulled": not_pulled(root),
             }
         )
         return
@@ -71,9 +74,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
         echo(f"`toxtrail run` is running ({runs}): {stages}.")
     if code:
         echo(code_differs_message(code))
-    for problem in [*([damage] if damage else []), *files, *published.notes]:
-        echo("problem: ", fg="red", nl=False)
-        echo(problem)
+    _print_problems([damage, *files, *published.notes, pull_advice(root)])
     if stale:
         _print_stale(stale)
     if uncommitted:
@@ -81,6 +82,12 @@ def status(experiment: Experiment, as_json: bool) -> None:
             f"{len(uncommitted)} execution records are not committed. Commit them with dvc.lock, "
             f"so that clones have times and costs: git add {RECORDS} dvc.lock"
         )
+
+
+def _print_problems(problems: Iterable[str | None]) -> None:
+    for problem in filter(None, problems):
+        echo("problem: ", fg="red", nl=False)
+        echo(problem)
 
 
 def _print_stale(stale: Staleness) -> None:

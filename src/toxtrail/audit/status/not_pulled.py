@@ -1,0 +1,48 @@
+"""Outputs that dvc.lock records and that are not here, as in a clone before `dvc pull`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toxtrail.audit.verify.dvc_lock_parser import read_entries
+from toxtrail.backends.dvc import cache_folder, default_remote
+from toxtrail.errors import DataError
+from toxtrail.regular_files import read_text
+
+NOT_STORED = "mlruns/"
+"""Folder of outputs that neither DVC nor git keeps."""
+
+
+def not_pulled(root: Path) -> list[str]:
+    """Return the outputs in dvc.lock that neither the folder nor DVC's cache has."""
+    try:
+        entries = read_entries(read_text(root / "dvc.lock"))
+    except (DataError, OSError, UnicodeDecodeError):
+        return []  # there are no results, or the file is damaged, which other checks report
+    objects = cache_folder(root) / "files" / "md5"
+    return [
+        path
+        for entry in entries.values()
+        for path, md5 in entry.outs.items()
+        if not path.startswith(NOT_STORED)
+        and not (root / path).exists()
+        and not (objects / md5[:2] / md5[2:]).exists()
+    ]
+
+
+def pull_advice(root: Path) -> str | None:
+    """Return how to get the outputs that are not here; None if all are."""
+    outputs = not_pulled(root)
+    if not outputs:
+        return None
+    others = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
+    missing = f"dvc.lock records outputs that are not here: {outputs[0]}{others}."
+    if remote := default_remote(root):
+        return (
+            f"{missing} `dvc pull` fetches them from the DVC remote {remote}; `toxtrail run` "
+            "computes them again."
+        )
+    return (
+        f"{missing} No default DVC remote is configured (`dvc remote add --default NAME URL`); "
+        "`toxtrail run` computes them again."
+    )
