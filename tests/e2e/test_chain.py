@@ -43,6 +43,8 @@ def test_a_second_run_recomputes_nothing(finished):
         "running": None,
         "damage": None,
         "mlflow": {"store": "mlruns/mlflow.db", "notes": []},
+        "uncommitted_records": [],
+        "not_pulled": [],
     }
 
 
