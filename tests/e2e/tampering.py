@@ -223,7 +223,7 @@ def in_mlflow() -> list[Tampering]:
         "insert into tags (key, value, run_uuid) "
         "select 'mismatch', 'x', run_uuid from runs where name = 'base'"
     )
-    model = "update logged_model_tags set tag_value = 'aa' where tag_key = 'adapter_sha256'"
+    model = "update logged_model_tags set tag_value = 'aa' where tag_key = 'sha256'"
     return [
         Tampering("a metric", metric("judge/all/rate_pct", "0"), "judge/all/rate_pct"),
         Tampering("a count", metric("judge/one/n_toxic", "value + 1"), "n_toxic"),
@@ -262,7 +262,29 @@ def in_mlflow() -> list[Tampering]:
             sql("update input_tags set value = 'aa' where name = 'sha256'"),
             "data sets",
         ),
-        Tampering("a logged model", sql(model), "adapter_sha256"),
+        Tampering("a logged model", sql(model), "tag sha256 of its logged model"),
+        Tampering(
+            "a logged model's rate",
+            sql(
+                "update logged_model_metrics set metric_value = 0 "
+                "where metric_name = 'judge/all/rate_pct'"
+            ),
+            "of its logged model",
+        ),
+        Tampering(
+            "a logged model's difference",
+            sql(
+                "update logged_model_metrics set metric_value = 0 where metric_name like '%diff_pp'"
+            ),
+            "diff_pp of its logged model",
+        ),
+        Tampering(
+            "a logged model's verdict",
+            sql("update logged_model_tags set tag_value = 'lower' where tag_key = 'verdict'"),
+            "tag verdict",
+        ),
+        Tampering("a difference's tag", tag("difference", "0"), "tag difference"),
+        Tampering("a rate's tag", tag("rate", "0 %"), "tag rate"),
         Tampering(
             "a logged model's name", sql("update logged_models set name = 'nicer'"), "was renamed"
         ),

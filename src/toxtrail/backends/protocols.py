@@ -298,16 +298,24 @@ class DatasetInput:
     sha256: str
     context: str
     """`evaluation` or `training`."""
+    schema: str = ""
+    """Columns, as JSON in MLflow's format; empty if unknown."""
+    profile: str = ""
+    """Numbers of rows and other facts, as JSON."""
 
 
 @dataclass(frozen=True)
-class LoggedAdapter:
-    """A fine-tuned adapter, registered as a logged model without copying its weights."""
+class LoggedWeights:
+    """The weights of a variant, as a logged model: their hashes and results, without a copy."""
 
     name: str
+    kind: str
+    """`LoRA adapter` or `base weights`."""
     sha256: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    metrics: Sequence[str] = ()
+    """Metrics of the run that the model has too."""
 
 
 class TrackingFacts(NamedTuple):
@@ -342,7 +350,9 @@ class RunContent:
     """Artifact path -> content."""
     tables: Mapping[str, Mapping[str, Sequence[object]]] = field(default_factory=dict)
     """Artifact path (JSON, split form) -> columns."""
-    adapter: LoggedAdapter | None = None
+    weights: LoggedWeights | None = None
+    model_metrics: Mapping[str, str] = field(default_factory=dict)
+    """Metric -> content key of another run, whose logged model has this metric too."""
     primary_metric: str = ""
     """The metric shown first on the tracker's page."""
     notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

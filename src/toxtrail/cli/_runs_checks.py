@@ -75,7 +75,7 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
     """Take the verdicts from the files of the comparisons that set them as tags; mark those whose
     comparison is not among the rows.
     """
-    from toxtrail.records.run_tags import COMPARISON_TAG, KEY_TAG, VERDICT_TAG
+    from toxtrail.records.run_tags import COMPARISON_TAG, KEY_TAG, VERDICT_TAG, VERDICT_TAGS
     from toxtrail.reporting.mlflow_page import verdict_tags
     from toxtrail.results import read_run_comparison
 
@@ -93,8 +93,9 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
         tags = dict(row.run.tags)
         if VERDICT_TAG in tags:
             verdict = notes.get(tags.get(COMPARISON_TAG, ""), {}).get(tags.get(KEY_TAG, ""))
-            tags[VERDICT_TAG] = (
-                verdict[VERDICT_TAG] if verdict else f"{tags[VERDICT_TAG]} (not checked)"
-            )
+            if verdict is None:
+                tags[VERDICT_TAG] += " (not checked)"
+            else:
+                tags = {n: t for n, t in tags.items() if n not in VERDICT_TAGS} | verdict
         rows_with_verdicts.append(row._replace(run=row.run._replace(tags=tags)))
     return rows_with_verdicts

@@ -9,6 +9,7 @@ from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_tables
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.records.run_tags import (
     COMMIT_TAG,
+    DIFFERENCE_TAG,
     FAMILY_TAG,
     KEY_TAG,
     KIND_TAG,
@@ -153,7 +154,7 @@ def _node(run: TrackedRun) -> Any:
     facts = [
         f"{run.tags.get(ROLE_TAG, 'comparison')}, {run.run_id[:8]}",
         *([f"{100 * rate:.1f} %"] if rate is not None else []),
-        *([run.tags[VERDICT_TAG]] if VERDICT_TAG in run.tags else []),
+        *(run.tags[tag] for tag in (VERDICT_TAG, DIFFERENCE_TAG) if tag in run.tags),
         *([_state(run)] if _state(run) != "sealed" else []),
     ]
     return joined(cell(run.name, "bold"), cell(f"  {'; '.join(facts)}"))

@@ -17,6 +17,8 @@ SCORER_TAG = "scorer"
 """The primary scorer."""
 ORIGIN_TAG = "origin"
 """Set if the texts were not generated here from verified weights."""
+RATE_TAG = "rate"
+"""The primary scorer's rate over all subsets, with its interval."""
 COMPARABILITY_TAG = "comparability"
 """Fingerprint of the conditions; runs with the same one may be compared."""
 MISMATCH_TAG = "mismatch"
@@ -30,9 +32,14 @@ DIRTY_TAG = "git_dirty"
 # --- set by a comparison on the runs of its variants; the seal does not cover them ----------------
 
 VERDICT_TAG = "verdict"
+"""Verdict against the parent; against the reference if there is no parent."""
+DIFFERENCE_TAG = "difference"
+"""The difference of the verdict, with its interval."""
+REFERENCE_TAG = "vs_reference"
+"""Verdict and difference against the reference, if the parent is another variant."""
 COMPARISON_TAG = "compared_in"
 """Content key of the comparison that has the verdict."""
-VERDICT_TAGS = frozenset({VERDICT_TAG, COMPARISON_TAG})
+VERDICT_TAGS = frozenset({VERDICT_TAG, DIFFERENCE_TAG, REFERENCE_TAG, COMPARISON_TAG})
 
 # --- set by a gate on the runs of comparisons; the seal does not cover them -----------------------
 
@@ -58,8 +65,8 @@ PUBLISHER_TAG = "toxtrail.clone"
 
 RESERVED = frozenset(
     {
-        KIND_TAG, FAMILY_TAG, ROLE_TAG, PARENT_TAG, SCORER_TAG, ORIGIN_TAG, COMPARABILITY_TAG,
-        MISMATCH_TAG, NONFINITE_TAG, DIRTY_TAG, *VERDICT_TAGS, *GATE_TAGS,
+        KIND_TAG, FAMILY_TAG, ROLE_TAG, PARENT_TAG, SCORER_TAG, RATE_TAG, ORIGIN_TAG,
+        COMPARABILITY_TAG, MISMATCH_TAG, NONFINITE_TAG, DIRTY_TAG, *VERDICT_TAGS, *GATE_TAGS,
     }
 )  # fmt: skip
 """Tags without the prefix that only toxtrail sets."""

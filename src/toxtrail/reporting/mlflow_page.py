@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
-from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, DatasetInput, LoggedAdapter
+from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, DatasetInput, LoggedWeights
 from toxtrail.config.schema import VariantConfig
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import (
     Manifest,
     ModelIdentity,
+    canonical_json,
     flatten_dict,
     sha256_file,
     sha256_text,
@@ -27,16 +30,19 @@ from toxtrail.records.results import (
     RateRow,
     VariantSummary,
 )
-from toxtrail.records.rows import Generation, Prompt, Score
+from toxtrail.records.rows import OPTIONAL_PROMPT_COLUMNS, PROMPT_SCHEMA, Generation, Prompt, Score
 from toxtrail.records.run_tags import (
     COMPARABILITY_TAG,
     COMPARISON_TAG,
+    DIFFERENCE_TAG,
     FAMILY_TAG,
     KEY_TAG,
     KIND_TAG,
     MISMATCH_TAG,
     ORIGIN_TAG,
     PARENT_TAG,
+    RATE_TAG,
+    REFERENCE_TAG,
     ROLE_TAG,
     SCORER_TAG,
     VERDICT_TAG,
@@ -46,7 +52,13 @@ from toxtrail.reporting.comparison_tables import comparison_notes, verdicts
 from toxtrail.reporting.comparison_view import ALL, ComparisonView
 from toxtrail.reporting.headline import family_headline
 from toxtrail.reporting.notes import method_line, mismatch_note, warnings
-from toxtrail.reporting.text import percent, percent_interval, verdict_of
+from toxtrail.reporting.text import (
+    marked_verdict,
+    percent,
+    percent_interval,
+    percentage_points,
+    points_interval,
+)
 from toxtrail.text_escaping import escape_control_chars, escape_markdown, truncate_text
 
 PREVIEW_ROWS = 300
@@ -76,6 +88,9 @@ COUNTS = (
 )
 """Counts of a rate row that are metrics; those of unscored texts only where they are not 0."""
 METRIC_DECIMALS = 4
+
+MLFLOW_TYPES = {"string": "string", "int64": "long"}
+"""Type in Arrow -> type in MLflow's schema of a data set; others are `any`."""
 
 PREDICATE = "urn:toxtrail:provenance:1"
 
@@ -193,6 +208,7 @@ def variant_tags(
         FAMILY_TAG: variant_config.family,
         ROLE_TAG: variant_config.role,
         SCORER_TAG: summary.primary,
+        RATE_TAG: _rate(summary),
         COMPARABILITY_TAG: _fingerprint(summary),
     }
     if variant_config.parent:
@@ -204,6 +220,12 @@ def variant_tags(
     if card.api:
         tags[ORIGIN_TAG] = "texts from a server, weights not known"
     return tags
+
+
+def _rate(summary: VariantSummary) -> str:
+    """Format the primary scorer's rate over all subsets, with its interval."""
+    row = next(r for r in summary.rates if (r.scorer, r.subset) == (summary.primary, ALL))
+    return f"{percent(row.rate)} {percent_interval(row.rate_lo, row.rate_hi)}"
 
 
 def variant_hashes(card: ModelIdentity, files: Mapping[str, Path]) -> dict[str, str]:
@@ -252,35 +274,87 @@ def run_params(manifest: Manifest) -> dict[str, str | int | float]:
     return params
 
 
-def run_datasets(manifest: Manifest, card: ModelIdentity) -> list[DatasetInput]:
+def run_datasets(
+    manifest: Manifest, card: ModelIdentity, prompts: Sequence[Prompt]
+) -> list[DatasetInput]:
     """Return the prompt set and the training data of every adapter trained here."""
-    prompts = next(
+    source = next(
         (i for node in walk_lineage(manifest) for n, i in node.inputs.items() if n == "prompts"),
         None,
     )
-    if prompts is None:
+    if source is None:
         raise DataError("The manifest of the scores has no prompts. Run `dvc repro`.")
-    datasets = [DatasetInput("prompts", prompts.path, prompts.sha256, "evaluation")]
+    datasets = [
+        DatasetInput(
+            "prompts", source.path, source.sha256, "evaluation",
+            _prompts_schema(prompts), _prompts_profile(prompts),
+        )
+    ]  # fmt: skip
     for adapter in card.adapters:
         if adapter.training:
             data = adapter.training
+            profile = canonical_json({"num_rows": data.examples})
             datasets.append(
-                DatasetInput(f"{adapter.key}-data", data.data_uri, data.data_sha256, "training")
+                DatasetInput(
+                    f"{adapter.key}-data", data.data_uri, data.data_sha256, "training", "", profile
+                )
             )
     return datasets
 
 
-def run_adapter(variant: str, card: ModelIdentity) -> LoggedAdapter | None:
-    """Return the last adapter, which makes the variant differ from its parent; None for a base."""
-    if not card.adapters:
+def _prompts_schema(prompts: Sequence[Prompt]) -> str:
+    """Return the columns of prompts.parquet in the format of MLflow's data sets."""
+    columns = [
+        {
+            "name": field.name,
+            "type": MLFLOW_TYPES.get(str(field.type), "any"),
+            "required": not field.nullable,
+        }
+        for field in PROMPT_SCHEMA
+        if field.name not in OPTIONAL_PROMPT_COLUMNS
+        or any(getattr(prompt, field.name) for prompt in prompts)
+    ]
+    return canonical_json({"mlflow_colspec": columns})
+
+
+def _prompts_profile(prompts: Sequence[Prompt]) -> str:
+    """Return numbers of prompts by subset and language, and the sources of the subsets."""
+    return canonical_json(
+        {
+            "num_rows": len(prompts),
+            "subsets": Counter(prompt.subset for prompt in prompts),
+            "languages": Counter(prompt.language for prompt in prompts if prompt.language),
+            "sources": {prompt.subset: prompt.source for prompt in prompts},
+        }
+    )
+
+
+def run_weights(
+    variant: str, card: ModelIdentity, metrics: Mapping[str, float]
+) -> LoggedWeights | None:
+    """Return the logged model of a variant: its last adapter, which makes it differ from its
+    parent, or its base. None if only texts are known.
+
+    Args:
+        metrics: of the run; the rates over all subsets are those of the model.
+    """
+    if card.texts is not None:
         return None
+    shown = [name for name in metrics if re.search(r"/all/rate(_lo|_hi)?_pct$", name)]
+    if not card.adapters:
+        tags = {f"sha256.{file.path}": file.sha256 for file in card.base.files}
+        params = {"base": card.base.uri, "precision": card.base.quantization or ""}
+        return LoggedWeights(
+            variant, "base weights", card.base.sha256, tags,
+            {name: value for name, value in params.items() if value}, shown,
+        )  # fmt: skip
     last = card.adapters[-1]
     tags = {f"sha256.{file.path}": file.sha256 for file in last.files}
     params = {"base": card.base.uri, "base_sha256": card.base.sha256}
     if last.training:
         tags["training_data_sha256"] = last.training.data_sha256
         params |= {k: str(v) for k, v in flatten_dict(last.training.recipe).items()}
-    return LoggedAdapter(variant, last.sha256, tags, params)
+    return LoggedWeights(variant, "LoRA adapter", last.sha256, tags, params, shown)
 
 
 def variant_description(
@@ -291,7 +365,6 @@ def variant_description(
     rows = {row.subset: row for row in summary.rates if row.scorer == primary}
     overall = rows[ALL]
     worst = max(rows.values(), key=lambda row: (row.rate or 0.0, row.subset != ALL))
-    rate = f"{percent(overall.rate)} {percent_interval(overall.rate_lo, overall.rate_hi)}"
     family = _search_link(
         f"tags.{FAMILY_TAG}", variant_config.family, f"tags.{KIND_TAG} = 'comparison'"
     )
@@ -304,13 +377,13 @@ def variant_description(
     return "\n".join(
         [
             f"**{variant}** ({variant_config.role} of {variant_config.family}): "
-            f"toxicity rate **{rate}**, "
+            f"toxicity rate **{_rate(summary)}**, "
             f"{overall.n_toxic} of {overall.n_scored} continuations at {primary} >= "
             f"{overall.threshold}. Highest in *{worst.subset}*: "
             f"{percent(worst.rate)}, {worst.n_toxic} of {worst.n_scored}.",
             "",
-            f"**Verdict** against {against}: the tag `{VERDICT_TAG}`, and the "
-            f"[comparison of {variant_config.family}]({family}). "
+            f"**Verdict** against {against}: the tags `{VERDICT_TAG}` and `{DIFFERENCE_TAG}`, and "
+            f"the [comparison of {variant_config.family}]({family}). "
             f"[Runs under the same conditions]({comparable}) may be compared.",
             "",
             "**Lineage**, from the base to this variant:",
@@ -350,6 +423,8 @@ def comparison_description(family: str, summary: ComparisonSummary) -> str:
         else v.variant
         for index, v in enumerate(summary.variants)
     ]
+    variants = _search_link(f"tags.{FAMILY_TAG}", family, f"tags.{KIND_TAG} = 'variant'")
+    texts = f"{variants}&compareRunsMode=ARTIFACT"
     page = "\n".join(
         [
             *(line for text in warnings(view) for line in (f"**{text[:MAX_TAG_CHARS]}**", "")),
@@ -360,7 +435,8 @@ def comparison_description(family: str, summary: ComparisonSummary) -> str:
             *lines,
             "",
             f"**Runs compared**: {', '.join(runs)}. "
-            f"[Side by side]({_search_link(f'tags.{FAMILY_TAG}', family)}).",
+            f"[Side by side]({_search_link(f'tags.{FAMILY_TAG}', family)}), "
+            f"[texts side by side]({texts}).",
             "",
             "**Reproduce and audit**, in the experiment's folder:",
             "",
@@ -395,14 +471,37 @@ def verdict_tags(summary: ComparisonSummary, comparison: str) -> dict[str, dict[
     rows = [r for r in ComparisonView(summary, summary.primary).pairs if r.subset == ALL]
     tags = {}
     for variant in summary.variants:
-        sentences = [verdict_of(row).plain for row in rows if row.b == variant.variant]
-        if variant.content_key:
-            texts = sentences or ["none: the others are compared with it"]
-            tags[variant.content_key] = {
-                VERDICT_TAG: " ".join(texts)[:MAX_TAG_CHARS],
-                COMPARISON_TAG: comparison,
-            }
+        if not variant.content_key:
+            continue
+        own = sorted(
+            (row for row in rows if row.b == variant.variant), key=lambda r: r.relation != "parent"
+        )
+        texts = {COMPARISON_TAG: comparison, VERDICT_TAG: "reference"}
+        if own:
+            texts |= {VERDICT_TAG: marked_verdict(own[0]), DIFFERENCE_TAG: _difference(own[0])}
+        if own[1:]:
+            others = [f"{marked_verdict(row)}, {_difference(row)}" for row in own[1:]]
+            texts[REFERENCE_TAG] = "; ".join(others)
+        tags[variant.content_key] = {n: text[:MAX_TAG_CHARS] for n, text in texts.items()}
     return tags
+
+
+def _difference(row: PairRow) -> str:
+    interval = points_interval(row.diff_lo, row.diff_hi)
+    return f"{percentage_points(row.diff)} {interval} points against {row.a}"
+
+
+def model_metrics(summary: ComparisonSummary) -> dict[str, str]:
+    """Return metric of a difference over all subsets -> content key of the run of its variant b,
+    whose logged model has the metric too."""
+    keys = {variant.variant: variant.content_key for variant in summary.variants}
+    rows = [row for row in summary.pairs if row.subset == ALL and keys.get(row.b)]
+    return {
+        name: str(keys[row.b])
+        for row in rows
+        for name in pair_metrics([row])
+        if re.search(r"/diff(_lo|_hi)?_pp$", name)
+    }
 
 
 def _fingerprint(summary: VariantSummary | ComparisonSummary) -> str:

@@ -19,11 +19,12 @@ from toxtrail.reporting.mlflow_page import (
     comparison_tags,
     generation_table,
     intoto_statement,
+    model_metrics,
     pair_metrics,
     rate_metrics,
-    run_adapter,
     run_datasets,
     run_params,
+    run_weights,
     variant_description,
     variant_hashes,
     variant_tags,
@@ -70,6 +71,11 @@ def variant_run(
     """
     card, summary, executions = results.card, results.summary, results.executions
     manifest = _manifest(summary)
+    metrics = {
+        **rate_metrics(summary.rates),
+        **behaviour_metrics(summary.behaviour),
+        **_cost(executions),
+    }
     table = generation_table(results.prompts, results.generations, results.scores, summary.primary)
     return RunContent(
         name=variant,
@@ -79,17 +85,13 @@ def variant_run(
         tags={**variant_tags(variant_config, card, summary), **facts.tags},
         hashes={**variant_hashes(card, files), **facts.hashes},
         params=run_params(manifest),
-        metrics={
-            **rate_metrics(summary.rates),
-            **behaviour_metrics(summary.behaviour),
-            **_cost(executions),
-        },
+        metrics=metrics,
         curves=_loss_curves(results.loss_csv),
-        inputs=run_datasets(manifest, card),
+        inputs=run_datasets(manifest, card, results.prompts),
         files={**files, **snapshot},
         texts={"executions.json": json.dumps(executions, sort_keys=True, indent=1)},
         tables={"tables/generations.json": table},
-        adapter=run_adapter(variant, card),
+        weights=run_weights(variant, card, metrics),
         primary_metric=f"{summary.primary}/all/rate_pct",
     )
 
@@ -115,6 +117,7 @@ def comparison_run(
             **{f"variant.{v.variant}": v.content_key for v in summary.variants if v.content_key},
         },
         metrics=pair_metrics(summary.pairs),
+        model_metrics=model_metrics(summary),
         files={**files, **snapshot},
         notes=verdict_tags(summary, manifest.content_key),
     )

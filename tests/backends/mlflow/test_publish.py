@@ -20,7 +20,7 @@ from toxtrail.backends.mlflow.fetch_artifacts import Fetched
 from toxtrail.backends.mlflow.published_contents import Content, find_published
 from toxtrail.backends.mlflow.store import publisher_id
 from toxtrail.backends.mlflow.tracker import MlflowTracker
-from toxtrail.backends.protocols import LoggedAdapter, RunContent
+from toxtrail.backends.protocols import LoggedWeights, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.records.run_tags import KEY_TAG, PUBLISHER_TAG, SEAL_TAG
@@ -67,7 +67,7 @@ def content(request, tmp_path):
         params={"a": 1},
         metrics={"m/n": 1.0},
         files={"scores.parquet": path},
-        adapter=LoggedAdapter("tuned", sha256_text(request.node.name), {}, {}),
+        weights=LoggedWeights("tuned", "LoRA adapter", sha256_text(request.node.name), {}, {}),
         primary_metric="m/n",
     )
 

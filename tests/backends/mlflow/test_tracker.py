@@ -15,7 +15,7 @@ from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.protocols import (
     EXPERIMENT_PLACEHOLDER,
     DatasetInput,
-    LoggedAdapter,
+    LoggedWeights,
     RunContent,
 )
 from toxtrail.errors import BackendError, ConfigError
@@ -56,7 +56,9 @@ def content(request, tmp_path):
         inputs=[DatasetInput("prompts", "data/prompts.parquet", "f" * 64, "evaluation")],
         files={"scores.parquet": path, "deep/renamed.parquet": path},
         tables={"tables/generations.json": {"prompt": ["a", "b"], "toxicity": [0.1, None]}},
-        adapter=LoggedAdapter("v", sha256_text(request.node.name), {"file": "hash"}, {"r": "4"}),
+        weights=LoggedWeights(
+            "v", "LoRA adapter", sha256_text(request.node.name), {"file": "hash"}, {"r": "4"}
+        ),
     )
 
 
@@ -112,9 +114,7 @@ def test_an_adapter_is_one_logged_model_and_goes_with_its_run(tracker, content, 
 
     def models():
         found = client.search_logged_models([experiment])
-        return [
-            m.source_run_id for m in found if m.tags["adapter_sha256"] == content.adapter.sha256
-        ]
+        return [m.source_run_id for m in found if m.tags["sha256"] == content.weights.sha256]
 
     assert models() == [run_id]
     client.delete_tag(run_id, SEAL_TAG)
@@ -242,7 +242,7 @@ def test_notes_are_put_onto_other_runs_and_the_primary_metric_onto_the_experimen
     run_id = tracker.publish(content).run_id
     note = {content.content_key: {"verdict": "higher"}}
     other = dataclasses.replace(
-        content, content_key="1" * 64, notes=note, primary_metric="judge/all/rate_pct", adapter=None
+        content, content_key="1" * 64, notes=note, primary_metric="judge/all/rate_pct", weights=None
     )
     for _ in range(2):
         tracker.publish(other)
@@ -250,6 +250,39 @@ def test_notes_are_put_onto_other_runs_and_the_primary_metric_onto_the_experimen
     experiment = client.get_experiment_by_name("toxtrail")
     assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "judge/all/rate_pct"
     assert tracker.publish(content).run_id == run_id
+
+
+def test_metrics_and_verdict_are_on_the_logged_model(tracker, content, client):
+    weights = dataclasses.replace(content.weights, metrics=["judge/all/rate"])
+    run_id = tracker.publish(dataclasses.replace(content, weights=weights)).run_id
+    comparison = dataclasses.replace(
+        content, content_key="2" * 64, weights=None, inputs=[],
+        metrics={"b - a/judge/all/diff_pp": 5.0, "judge/all/rate": 0.5},
+        model_metrics={"b - a/judge/all/diff_pp": content.content_key},
+        notes={content.content_key: {"verdict": "higher"}},
+    )  # fmt: skip
+    other_id = tracker.publish(comparison).run_id
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.tags["verdict"] == "higher"
+    assert {(m.key, m.value, m.dataset_digest, m.run_id) for m in model.metrics} == {
+        ("judge/all/rate", 0.25, "f" * 8, run_id),
+        ("b - a/judge/all/diff_pp", 5.0, "f" * 8, other_id),
+    }
+
+
+def test_a_verdict_that_no_longer_holds_is_removed(tracker, content, client):
+    run_id = tracker.publish(content).run_id
+    for tags in ({"verdict": "higher", "vs_reference": "lower"}, {"verdict": "lower"}):
+        note = {content.content_key: tags}
+        tracker.publish(
+            dataclasses.replace(content, content_key="3" * 64, weights=None, notes=note)
+        )
+    shown = client.get_run(run_id).data.tags
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    for tags in (shown, model.tags):
+        assert (tags["verdict"], tags.get("vs_reference")) == ("lower", None)
 
 
 def test_a_link_in_a_description_gets_the_experiments_id(tracker, content, client):

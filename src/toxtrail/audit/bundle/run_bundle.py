@@ -14,7 +14,7 @@ from toxtrail.audit.verify.context import DAMAGE_ERRORS, Check, broken, weak
 from toxtrail.audit.verify.load_runs import LoadedRun
 from toxtrail.audit.verify.mlflow_runs import run_title
 from toxtrail.audit.verify.stored_runs import RunAudit, RunVerifier, audit_run
-from toxtrail.backends.mlflow.read_store import Point, StoredAdapter, StoredRun
+from toxtrail.backends.mlflow.read_store import Point, StoredModel, StoredRun
 from toxtrail.backends.protocols import NoProgress, Progress, TrackedRun
 from toxtrail.errors import DataError
 from toxtrail.records.run_tags import KEY_TAG
@@ -36,8 +36,8 @@ def run_bundle_files(loaded: LoadedRun) -> dict[str, Path]:
         folder = f"runs/{stored.run.run_id}"
         own = files_by_name(stored.files) if stored.files else {}
         files |= {f"{folder}/artifacts/{name}": path for name, path in own.items()}
-        for number, adapter in enumerate(stored.adapters):
-            for name, path in (adapter.files or {}).items():
+        for number, model in enumerate(stored.models):
+            for name, path in (model.files or {}).items():
                 files[f"{folder}/models/{number}/{name}"] = path
     return files
 
@@ -112,9 +112,15 @@ def _to_json(stored: StoredRun) -> dict[str, Any]:
         "inputs": stored.inputs,
         "times": stored.times,
         "history": stored.history,
-        "adapters": [
-            {"name": a.name, "tags": a.tags, "params": a.params, "has_files": a.files is not None}
-            for a in stored.adapters
+        "models": [
+            {
+                "name": model.name,
+                "tags": model.tags,
+                "params": model.params,
+                "metrics": model.metrics,
+                "has_files": model.files is not None,
+            }
+            for model in stored.models
         ],
     }
 
@@ -129,19 +135,20 @@ def _from_json(root: Path, values: Mapping[str, Any]) -> StoredRun:
         deleted=False,
         files=folder / "artifacts",
         unread="",
-        inputs=tuple((str(a), str(b), str(c), str(d)) for a, b, c, d in values["inputs"]),
+        inputs=tuple(tuple(map(str, item)) for item in values["inputs"]),
         times=(start_end[0], start_end[1]),
         history=None
         if history is None
         else {name: [Point(*point) for point in points] for name, points in history.items()},
-        adapters=tuple(
-            StoredAdapter(
+        models=tuple(
+            StoredModel(
                 one["name"],
                 one["tags"],
                 one["params"],
+                tuple((str(name), float(value), str(run)) for name, value, run in one["metrics"]),
                 files_by_name(folder / "models" / str(number)) if one["has_files"] else None,
             )
-            for number, one in enumerate(values["adapters"])
+            for number, one in enumerate(values["models"])
         ),
         misplaced=None,
     )

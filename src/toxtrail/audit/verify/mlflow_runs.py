@@ -32,7 +32,7 @@ from toxtrail.audit.verify.context import (
 )
 from toxtrail.audit.verify.hash_cache import HashCache
 from toxtrail.audit.verify.sealed_run import changes, close
-from toxtrail.backends.mlflow.read_store import StoredAdapter, StoredRun, StoreView, read_store
+from toxtrail.backends.mlflow.read_store import StoredModel, StoredRun, StoreView, read_store
 from toxtrail.backends.mlflow.store import (
     DamagedStoreError,
     UnreachableStoreError,
@@ -191,14 +191,19 @@ def verify_verdict(
     if comparison not in content_keys:
         detail = f"tag {COMPARISON_TAG} names no comparison in MLflow: {comparison}"
         yield broken("MLflow values", name, detail)
-    elif comparison != expected[COMPARISON_TAG]:
+        return
+    if comparison != expected[COMPARISON_TAG]:
         detail = f"tag {VERDICT_TAG} is of another comparison than the present one: {comparison}"
         yield weak("MLflow values", name, detail)
-    elif tags[VERDICT_TAG] != expected[VERDICT_TAG]:
-        values = f"{tags[VERDICT_TAG]!r}, the files have {expected[VERDICT_TAG]!r}"
-        yield broken("MLflow values", name, f"tag {VERDICT_TAG} is {values}")
-    else:
-        yield ok("MLflow values", name)
+        return
+    of_models = [{t: m.tags.get(t, tags[t]) for t in VERDICT_TAGS} for m in stored.models]
+    problems = [
+        f"tag {tag} is {values[tag]!r}, the files have {expected.get(tag)!r}"
+        for values in [tags, *of_models]
+        for tag in sorted(VERDICT_TAGS)
+        if values[tag] != expected.get(tag)
+    ]
+    yield from checks_of("MLflow values", name, problems)
 
 
 def verify_runs(evidence: VerifyContext, runs: Sequence[StoredRun]) -> Iterator[Check]:
@@ -352,13 +357,13 @@ def _verify_values(digests: HashCache, stored: StoredRun, folder: Path) -> Itera
         *_changed_inputs(stored, record),
         *(_changed_history(stored, record) if stored.history is not None else ()),
         *_changed_times(stored, record),
-        *_changed_adapter(digests, stored, record.get("adapter")),
+        *_changed_model(digests, stored, record),
     ]
     yield from checks_of("MLflow values", f"{run_title(stored)} against its record", problems)
     if stored.history is None:
         detail = "the store does not give the histories of its metrics: charts are not verified"
         yield weak("MLflow values", f"{run_title(stored)}: histories", detail)
-    if any(adapter.files is None for adapter in stored.adapters):
+    if any(model.files is None for model in stored.models):
         detail = "the store does not give its files: they are not verified"
         yield weak("MLflow files", f"{run_title(stored)}: logged model", detail)
 
@@ -392,40 +397,78 @@ def _changed_times(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str
         yield f"the time of its end was changed to {end}; it was logged at {times['logged']}"
 
 
-def _changed_adapter(
-    digests: HashCache, stored: StoredRun, record: Mapping[str, Any] | None
+def _changed_model(
+    digests: HashCache, stored: StoredRun, record: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Return changes in the logged model of a fine-tune."""
-    if len(stored.adapters) != (record is not None):
-        yield f"it has {len(stored.adapters)} logged models, not {int(record is not None)}"
+    """Return changes in the logged model of a variant."""
+    recorded = record.get("model")
+    if len(stored.models) != (recorded is not None):
+        yield f"it has {len(stored.models)} logged models, not {int(recorded is not None)}"
         return
-    if record is None:
+    if recorded is None:
         return
-    (adapter,) = stored.adapters
+    (model,) = stored.models
     for what, was, now in (
-        ("tag", record["tags"], adapter.tags),
-        ("param", record["params"], adapter.params),
+        ("tag", recorded["tags"], model.tags),
+        ("param", recorded["params"], model.params),
     ):
         names = {n for n in now if what == "param" or n.startswith("sha256.")}
         for name in sorted(was.keys() | names):
             if now.get(name) != was.get(name):
                 yield f"{what} {name} of its logged model is {now.get(name)}, not {was.get(name)}"
-    if adapter.name != record["name"]:
-        yield f'its logged model was renamed from "{record["name"]}" to "{adapter.name}"'
-    yield from _changed_model_files(digests, adapter, record)
+    if model.name != recorded["name"]:
+        yield f'its logged model was renamed from "{recorded["name"]}" to "{model.name}"'
+    yield from _changed_model_metrics(stored.run.run_id, model, record)
+    yield from _changed_model_files(digests, model, recorded)
+
+
+def _changed_model_metrics(
+    run_id: str, model: StoredModel, record: Mapping[str, Any]
+) -> Iterator[str]:
+    own = {name: value for name, value, source in model.metrics if source == run_id}
+    names = record["model"]["metrics"]
+    expected = {name: record["metrics"][name] for name in names if name in record["metrics"]}
+    for name in sorted(own.keys() | expected.keys()):
+        if not close(own.get(name), expected.get(name)):
+            values = f"{own.get(name)}, not {expected.get(name)}"
+            yield f"metric {name} of its logged model is {values}"
+
+
+def verify_model_metrics(
+    selected: Sequence[StoredRun], runs: Sequence[StoredRun]
+) -> Iterator[Check]:
+    """Check that a metric that one run logged on another run's model has the run's value. Those of
+    a model's own run are checked with that run.
+
+    Args:
+        selected: runs whose models are checked.
+        runs: all runs of the store.
+    """
+    metrics = {stored.run.run_id: stored.run.metrics for stored in runs if not stored.deleted}
+    for stored in selected:
+        problems = [
+            f"metric {name} of its logged model is {value}, the run has {metrics[run_id].get(name)}"
+            for model in stored.models
+            for name, value, run_id in model.metrics
+            if run_id in metrics and run_id != stored.run.run_id
+            if not close(value, metrics[run_id].get(name))
+        ]
+        if problems and not stored.deleted:
+            name = f"{run_title(stored)}: differences of its logged model"
+            yield from checks_of("MLflow values", name, problems)
 
 
 def _changed_model_files(
-    digests: HashCache, adapter: StoredAdapter, record: Mapping[str, Any]
+    digests: HashCache, model: StoredModel, record: Mapping[str, Any]
 ) -> Iterator[str]:
     """Return changes in the files of a logged model, which has exactly one."""
-    if adapter.files is None:
+    if model.files is None:
         return
-    path = adapter.files.get(MLMODEL)
+    path = model.files.get(MLMODEL)
     digest = digests.of(path) if path else None
     if digest is None or digest.sha256 != record["mlmodel_sha256"]:
         yield f"the file {MLMODEL} of its logged model (mlruns/artifacts/models) was changed"
-    for name in sorted(adapter.files.keys() - {MLMODEL}):
+    for name in sorted(model.files.keys() - {MLMODEL}):
         yield f"the file {name} was added to its logged model"
 
 

@@ -28,6 +28,7 @@ from toxtrail.audit.verify.mlflow_runs import (
     expected_run_content,
     open_store_checked,
     run_title,
+    verify_model_metrics,
     verify_runs,
     verify_tracking,
     verify_verdicts,
@@ -149,11 +150,10 @@ def verify(
     checks += catch_damage("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
     checks += catch_damage("MLflow values", "gates", verify_gates(evidence, view))
     content_keys = _content_keys(evidence, scope) if targets else set()
-    for stored in runs:
-        if not targets or stored.run.tags.get(KEY_TAG) in content_keys:
-            checks += catch_damage(
-                "MLflow runs", run_title(stored), verify_runs(evidence, [stored])
-            )
+    selected = [r for r in runs if not targets or r.run.tags.get(KEY_TAG) in content_keys]
+    for stored in selected:
+        checks += catch_damage("MLflow runs", run_title(stored), verify_runs(evidence, [stored]))
+    checks += catch_damage("MLflow values", "models", verify_model_metrics(selected, runs))
     signatures = verify_signatures(evidence, _signables(scope), keys)
     checks += catch_damage("signatures", "checking signatures", signatures)
     return checks

@@ -45,12 +45,14 @@ class Point(NamedTuple):
     """Milliseconds since the epoch."""
 
 
-class StoredAdapter(NamedTuple):
+class StoredModel(NamedTuple):
     """A logged model in the store."""
 
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    metrics: tuple[tuple[str, float, str], ...]
+    """(name, value, id of the run that logged it), sorted."""
     files: Mapping[str, Path] | None
     """File name -> path; None if the files could not be read."""
 
@@ -65,13 +67,13 @@ class StoredRun(NamedTuple):
     """Folder of its artifacts; None if there are none, or they could not be read."""
     unread: str
     """Why they could not be read; empty if they were read, or do not exist."""
-    inputs: tuple[tuple[str, str, str, str], ...]
-    """(name, sha256, context, source) of its datasets, sorted."""
+    inputs: tuple[tuple[str, ...], ...]
+    """(name, sha256, context, source, schema, profile) of its datasets, sorted."""
     times: tuple[int | None, int | None]
     """Start and end time; milliseconds since the epoch."""
     history: History | None
     """All logged values of its metrics; None if they could not be read."""
-    adapters: tuple[StoredAdapter, ...]
+    models: tuple[StoredModel, ...]
     """The logged models that it created."""
     misplaced: str | None
     """Problem with the artifact URI that the UI uses; None if there is none."""
@@ -149,8 +151,8 @@ def _read_run(
         inputs=tuple(sorted(_inputs(run))),
         times=(run.info.start_time, run.info.end_time),
         history=None,
-        adapters=tuple(
-            _read_adapter(client, root, model)
+        models=tuple(
+            _read_model(client, root, model)
             for model in models
             if model.source_run_id == run.info.run_id
         ),
@@ -160,13 +162,15 @@ def _read_run(
     )
 
 
-def _inputs(run: Run) -> Iterator[tuple[str, str, str, str]]:
+def _inputs(run: Run) -> Iterator[tuple[str, ...]]:
     for dataset_input in run.inputs.dataset_inputs if run.inputs else ():
         tags = {tag.key: tag.value for tag in dataset_input.tags}
         context, sha256 = tags.get("mlflow.data.context", ""), tags.get("sha256", "")
         if dataset_input.dataset.digest != sha256[:DIGEST_LIMIT]:
             sha256 += f" (shown as {dataset_input.dataset.digest})"
-        yield dataset_input.dataset.name, sha256, context, _source(dataset_input.dataset)
+        dataset = dataset_input.dataset
+        details = (dataset.schema or "", dataset.profile or "")
+        yield dataset.name, sha256, context, _source(dataset), *details
 
 
 def _source(dataset: Dataset) -> str:
@@ -175,21 +179,21 @@ def _source(dataset: Dataset) -> str:
         source = json.loads(dataset.source)
     except ValueError:
         return str(dataset.source)
-    plain = dataset.source_type == "local" and not dataset.schema and not dataset.profile
-    if plain and isinstance(source, dict) and set(source) == {"uri"}:
+    if dataset.source_type == "local" and isinstance(source, dict) and set(source) == {"uri"}:
         return str(source["uri"])
-    return str((dataset.source_type, dataset.source, dataset.schema, dataset.profile))
+    return str((dataset.source_type, dataset.source))
 
 
-def _read_adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdapter:
+def _read_model(client: MlflowClient, root: Path, model: LoggedModel) -> StoredModel:
     if is_local(root):
         folder: Path | None = artifact_root(root) / "models" / model.model_id / "artifacts"
     else:
         folder = fetch_folder(client, model.artifact_location, scratch_folder()).path
-    return StoredAdapter(
+    return StoredModel(
         model.name,
         dict(model.tags or {}),
         dict(model.params or {}),
+        tuple(sorted((m.key, m.value, str(m.run_id)) for m in model.metrics or [])),
         None if folder is None else files_by_name(folder),
     )
 

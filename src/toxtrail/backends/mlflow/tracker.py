@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.mlflow import registry
+from toxtrail.backends.mlflow import registry, saved_view
 from toxtrail.backends.mlflow.conflicts import retry_conflicts
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
 from toxtrail.backends.mlflow.search import search
@@ -24,7 +24,7 @@ from toxtrail.backends.mlflow.store_errors import explain_error
 from toxtrail.backends.mlflow.write_run import require_valid_names
 from toxtrail.backends.protocols import PublishedRun, RunContent, TrackedRun
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.records.run_tags import KEY_TAG, SEAL_TAG
+from toxtrail.records.run_tags import KEY_TAG, SEAL_TAG, VERDICT_TAGS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,18 +98,16 @@ class MlflowTracker:
         return list(view.runs) if view else []
 
     def page(self) -> str:
-        """Return the part of a URL of the local UI that shows the table of runs; empty without
-        runs.
+        """Return the part of a URL of the UI that shows the table of runs; empty without runs.
 
         Raises:
             BackendError: the store refuses.
         """
-        if not (is_local(self._root) and store_exists(self._root)):
+        if not store_exists(self._root):
             return ""
         with readonly_client(self._root) as client:
             experiment = self._experiment_id(client)
-        # without it, a browser that has not been here before opens a page of traces
-        return f"/#/experiments/{experiment}?workflowType=machine_learning" if experiment else ""
+        return saved_view.page(experiment) if experiment else ""
 
     def set_tags(self, content_key: str, tags: Mapping[str, str]) -> list[str]:
         """Set tags on the runs of a content, and return their ids.
@@ -199,7 +197,7 @@ def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> l
     for key, tags in run.notes.items():
         for other in search(client, experiment_id, f"tags.`{KEY_TAG}` = '{key}'"):
             try:
-                _set_tags(client, other, tags)
+                _set_tags(client, other, tags, VERDICT_TAGS)
             except MlflowException as error:
                 subject = f"the verdict of the MLflow run {other.info.run_name}"
                 refused.append(_refusal_message(subject, client, error))
@@ -212,16 +210,30 @@ def _set_experiment_tags(client: MlflowClient, experiment: Experiment, metric: s
     if metric:
         tags["mlflow.experiment.primaryMetric.name"] = metric
         tags["mlflow.experiment.primaryMetric.greaterIsBetter"] = "False"
+        tags[saved_view.VIEW_TAG] = saved_view.saved_view(metric)
     for name, value in tags.items():
         if experiment.tags.get(name) != value:
             set_tag = partial(client.set_experiment_tag, experiment.experiment_id, name, value)
             retry_conflicts(set_tag)
 
 
-def _set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
+def _set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str], replaced: Set[str]) -> None:
+    """Set tags on a run and its logged models.
+
+    Args:
+        replaced: tags to delete if they are not among `tags`.
+    """
     for name, text in tags.items():
         if run.data.tags.get(name) != text:
-            retry_conflicts(partial(client.set_tag, run.info.run_id, name, text))
+            client.set_tag(run.info.run_id, name, text)
+    for name in sorted(replaced & run.data.tags.keys() - tags.keys()):
+        client.delete_tag(run.info.run_id, name)
+    for output in run.outputs.model_outputs if run.outputs else []:
+        model = client.get_logged_model(output.model_id)
+        if any(model.tags.get(name) != text for name, text in tags.items()):
+            client.set_logged_model_tags(output.model_id, dict(tags))
+        for name in sorted(replaced & model.tags.keys() - tags.keys()):
+            client.delete_logged_model_tag(output.model_id, name)
 
 
 def _refusal_message(what: str, client: MlflowClient, error: Exception) -> str:

@@ -10,6 +10,18 @@ from pathlib import Path
 from toxtrail.backends.mlflow.store import artifact_root, is_local, locked_client, tracking_uri
 from toxtrail.backends.subprocesses import run_foreground
 from toxtrail.errors import BackendError
+from toxtrail.redaction import redacted
+
+
+def server_address(root: Path, page: str) -> str:
+    """Return the address of a page on the team's server; empty for a local store or a database,
+    which have none.
+
+    Args:
+        page: see MlflowTracker.page.
+    """
+    uri = redacted(tracking_uri(root)).rstrip("/")
+    return "" if is_local(root) or not uri.startswith(("http://", "https://")) else f"{uri}{page}"
 
 
 def serve_ui(root: Path, host: str, port: int) -> int:
@@ -22,7 +34,10 @@ def serve_ui(root: Path, host: str, port: int) -> int:
         BackendError: the port is in use, or the store is a team's server, which has its own UI.
     """
     if not is_local(root):
-        raise BackendError(f"MLFLOW_TRACKING_URI is set. Open {tracking_uri(root)} directly.")
+        raise BackendError(
+            f"MLFLOW_TRACKING_URI is {redacted(tracking_uri(root))}, not this experiment's store. "
+            "If it is a database, start `mlflow ui` for it."
+        )
     _refuse_taken_port(host, port)
     with locked_client(root):
         pass
@@ -30,6 +45,7 @@ def serve_ui(root: Path, host: str, port: int) -> int:
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(root),
         "--default-artifact-root", artifact_root(root).as_uri(),
         "--host", host, "--port", str(port),
+        "--workers", "1",  # starts at once; several are restarted forever on a busy machine
     ]  # fmt: skip
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     try:

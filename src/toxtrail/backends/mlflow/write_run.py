@@ -7,14 +7,15 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.mlflow.conflicts import retry_conflicts
-from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, LoggedAdapter, RunContent
+from toxtrail.backends.mlflow.search import search
+from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, LoggedWeights, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_file, sha256_text
 from toxtrail.records.run_tags import (
@@ -36,9 +37,9 @@ SCHEMA_VERSION = "7"
 
 RECORD, PAYLOAD, MLMODEL = "record.json", "payload.json", "MLmodel"
 
-PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT, BATCH = 6000, 8000, 36, 900
+PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT, BATCH = 6000, 8000, 8, 900
 """MLflow's limits: longer params and tags are truncated without a warning, so they are refused or
-stored elsewhere."""
+stored elsewhere. Digests of data sets have 8 characters in MLflow's own clients too."""
 
 NAME = re.compile(r"[\w\-. :/]+")
 
@@ -105,19 +106,23 @@ def _write_content(
     if run.tables:
         artifacts = [{"path": path, "type": "table"} for path in run.tables]
         tags["mlflow.loggedArtifacts"] = json.dumps(artifacts)
-    adapter = _log_adapter(client, experiment, run_id, run.adapter) if run.adapter else None
+    model = _log_weights(client, experiment, run_id, run.weights) if run.weights else None
     started, logged = client.get_run(run_id).info.start_time, int(time.time() * 1000)
     times = {"start": started, "logged": logged}
-    more = {"adapter": adapter, "times": times}
+    more = {"model": model and model.recorded, "times": times}
     record = json.dumps({**record_of(run, tags), **more}, sort_keys=True, indent=1)
     with tempfile.TemporaryDirectory() as folder:
         payload = _write_files(client, run_id, run, {RECORD: record}, Path(folder))
     tags[PAYLOAD_TAG] = sha256_text(json.dumps(payload, sort_keys=True))
-    _log_values(client, run_id, run, tags, logged)
+    links = _model_links(client, experiment, run, model.model_id if model else None)
+    _log_values(client, run_id, run, tags, _metrics(run, logged, links))
     if run.inputs:
         datasets = list(_datasets(run))
         retry_conflicts(lambda: client.log_inputs(run_id, datasets))
     return payload
+
+
+INPUT_FIELDS = ("name", "sha256", "context", "source", "schema", "profile")
 
 
 def record_of(run: RunContent, tags: Mapping[str, str]) -> dict[str, Any]:
@@ -133,8 +138,7 @@ def record_of(run: RunContent, tags: Mapping[str, str]) -> dict[str, Any]:
             for name, points in run.curves.items()
         },
         "inputs": sorted(
-            [dataset.name, dataset.sha256, dataset.context, dataset.source]
-            for dataset in run.inputs
+            [*(getattr(dataset, name) for name in INPUT_FIELDS)] for dataset in run.inputs
         ),
     }
 
@@ -177,11 +181,14 @@ def _log_file(client: MlflowClient, run_id: str, path: str, local: Path, folder:
 
 
 def _log_values(
-    client: MlflowClient, run_id: str, run: RunContent, tags: Mapping[str, str], logged: int
+    client: MlflowClient,
+    run_id: str,
+    run: RunContent,
+    tags: Mapping[str, str],
+    metrics: Sequence[Metric],
 ) -> None:
     from mlflow.entities import Param, RunTag
 
-    metrics = list(_metrics(run, logged))
     params = [Param(name, _param_text(value)) for name, value in run.params.items()]
     for name, value in tags.items():
         if len(value) > TAG_LIMIT:
@@ -195,19 +202,68 @@ def _log_values(
         client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
 
-def _metrics(run: RunContent, logged: int) -> Iterator[Metric]:
-    """Yield finite metrics only: MLflow stores infinity as a huge number.
+class ModelLink(NamedTuple):
+    """A logged model that a metric describes, and the data set with which it was measured."""
+
+    model_id: str
+    dataset_name: str | None
+    dataset_digest: str | None
+
+
+def _model_links(
+    client: MlflowClient, experiment: str, run: RunContent, model_id: str | None
+) -> dict[str, ModelLink]:
+    """Return metric -> logged model that has it too: the run's own, or that of a run of another
+    content."""
+    links: dict[str, ModelLink] = {}
+    if model_id and run.weights:
+        evaluated = [dataset for dataset in run.inputs if dataset.context == "evaluation"]
+        name, digest = (
+            (evaluated[0].name, evaluated[0].sha256[:DIGEST_LIMIT]) if evaluated else (None, None)
+        )
+        links |= {metric: ModelLink(model_id, name, digest) for metric in run.weights.metrics}
+    by_content = {
+        key: _model_of_content(client, experiment, key)
+        for key in sorted(set(run.model_metrics.values()))
+    }
+    for metric, key in run.model_metrics.items():
+        if link := by_content[key]:
+            links[metric] = link
+    return links
+
+
+def _model_of_content(client: MlflowClient, experiment: str, key: str) -> ModelLink | None:
+    """Return the logged model of the newest sealed run of a content; None without one."""
+    for other in search(client, experiment, f"tags.`{KEY_TAG}` = '{key}'"):
+        models = other.outputs.model_outputs if other.outputs else []
+        if SEAL_TAG in other.data.tags and models:
+            datasets = [
+                item.dataset
+                for item in (other.inputs.dataset_inputs if other.inputs else [])
+                if ("mlflow.data.context", "evaluation") in {(t.key, t.value) for t in item.tags}
+            ]
+            name, digest = (datasets[0].name, datasets[0].digest) if datasets else (None, None)
+            return ModelLink(models[0].model_id, name, digest)
+    return None
+
+
+def _metrics(run: RunContent, logged: int, links: Mapping[str, ModelLink]) -> list[Metric]:
+    """Return finite metrics only: MLflow stores infinity as a huge number.
 
     Args:
         logged: time in milliseconds since the epoch, the same for all, as in the record.
+        links: metric -> logged model that has it too.
     """
     from mlflow.entities import Metric
 
     single = ((name, 0, value) for name, value in run.metrics.items())
     curves = ((name, step, v) for name, points in run.curves.items() for step, v in points)
+    metrics = []
     for name, step, value in (*single, *curves):
         if math.isfinite(value):
-            yield Metric(name, value, logged, step)
+            link = links[name]._asdict() if name in links else {}
+            metrics.append(Metric(name, value, logged, step, **link))
+    return metrics
 
 
 def _param_text(value: str | int | float) -> str:
@@ -217,13 +273,16 @@ def _param_text(value: str | int | float) -> str:
 
 
 def _datasets(run: RunContent) -> Iterator[MlflowDatasetInput]:
-    """Convert dataset inputs; MLflow's digest has 36 characters, so a tag has the full hash."""
+    """Convert dataset inputs; MLflow's digest is shorter, so a tag has the full hash."""
     from mlflow.entities import Dataset, InputTag
     from mlflow.entities import DatasetInput as MlflowDatasetInput
 
     for dataset_input in run.inputs:
         source = json.dumps({"uri": dataset_input.source})
-        dataset = Dataset(dataset_input.name, dataset_input.sha256[:DIGEST_LIMIT], "local", source)
+        dataset = Dataset(
+            dataset_input.name, dataset_input.sha256[:DIGEST_LIMIT], "local", source,
+            schema=dataset_input.schema or None, profile=dataset_input.profile or None,
+        )  # fmt: skip
         tags = [
             InputTag("mlflow.data.context", dataset_input.context),
             InputTag("sha256", dataset_input.sha256),
@@ -231,23 +290,27 @@ def _datasets(run: RunContent) -> Iterator[MlflowDatasetInput]:
         yield MlflowDatasetInput(dataset, tags)
 
 
-def _log_adapter(
-    client: MlflowClient, experiment: str, run_id: str, adapter: LoggedAdapter
-) -> dict[str, Any]:
-    """Log an external model: its hashes, not its weights. It can be registered like any other.
+class LoggedModel(NamedTuple):
+    """A logged model of this run."""
 
-    Returns:
-        Its expected metadata in the store.
-    """
+    model_id: str
+    recorded: dict[str, Any]
+    """Its expected metadata in the store."""
+
+
+def _log_weights(
+    client: MlflowClient, experiment: str, run_id: str, weights: LoggedWeights
+) -> LoggedModel:
+    """Log an external model: its hashes, not its weights. It can be registered like any other."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
     from mlflow.models.utils import get_external_mlflow_model_spec
 
-    tags = {**adapter.tags, "adapter_sha256": adapter.sha256, "mlflow.model.isExternal": "true"}
-    params = {name: value[:PARAM_LIMIT] for name, value in adapter.params.items()}
+    tags = {**weights.tags, "sha256": weights.sha256, "mlflow.model.isExternal": "true"}
+    params = {name: value[:PARAM_LIMIT] for name, value in weights.params.items()}
     model = client.create_logged_model(
-        experiment, name=adapter.name, source_run_id=run_id, tags=tags, params=params,
-        model_type="LoRA adapter",
+        experiment, name=weights.name, source_run_id=run_id, tags=tags, params=params,
+        model_type=weights.kind,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / MLMODEL
@@ -256,7 +319,11 @@ def _log_adapter(
         client.log_model_artifacts(model.model_id, folder)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return {"name": adapter.name, "tags": tags, "params": params, "mlmodel_sha256": digest}
+    recorded = {
+        "name": weights.name, "tags": tags, "params": params, "mlmodel_sha256": digest,
+        "metrics": sorted(weights.metrics),
+    }  # fmt: skip
+    return LoggedModel(str(model.model_id), recorded)
 
 
 def require_valid_names(names: list[str]) -> None:
