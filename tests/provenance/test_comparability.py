@@ -65,6 +65,7 @@ def test_texts_from_files_are_comparable_with_each_other_and_not_with_generated_
     [
         ({"generation": {"template": "chat"}}, "template"),
         ({"generation": {"dtype": "bfloat16"}}, "dtype"),
+        ({"generation": {"engine": "vllm"}}, "engine"),
         ({"generation": {"max_new_tokens": 21}}, "max_new_tokens"),
         ({"generation": {"temperature": 0.0}}, "temperature"),
         ({"generation": {"seed": 2}}, "seed"),

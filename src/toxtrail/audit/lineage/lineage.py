@@ -420,9 +420,15 @@ def _texts_link(file: BaseWeights, texts: TextsRecord) -> LineageNode:
     )
 
 
+def is_by_vllm(manifest: Manifest) -> bool:
+    """Return whether these are rows by a vLLM that toxtrail started."""
+    settings = manifest.params.get("generation", {}) if manifest.kind == "generate" else {}
+    return bool(settings.get("engine") == "vllm")
+
+
 def _engine_facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     """Say what is known of the weights that a server of toxtrail's own used."""
-    if manifest.kind != "generate" or manifest.params["generation"].get("engine") != "vllm":
+    if not is_by_vllm(manifest):
         return ()
     return (("engine", STARTED.format(manifest.environment.get("vllm", "unknown"))),)
 

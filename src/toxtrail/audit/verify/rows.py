@@ -26,7 +26,7 @@ from toxtrail.analysis.variant_rates import (
     variant_identity,
     with_language_counts,
 )
-from toxtrail.audit.lineage.lineage import origin_caveats
+from toxtrail.audit.lineage.lineage import is_by_vllm, origin_caveats
 from toxtrail.audit.verify.context import (
     DAMAGE_ERRORS,
     Check,
@@ -92,12 +92,24 @@ def _manifests(evidence: VerifyContext, instance: StageRun) -> Iterator[Check]:
         yield from checks_of(
             link, f"{name} (manifest)", _manifest_problems(evidence, instance, manifest)
         )
+        if is_by_vllm(manifest):
+            yield from checks_of(
+                link, f"{name} (vLLM, started with the verified files)", _vllm_problems(manifest)
+            )
         for line in origin_caveats(manifest):
             yield weak(link, name, line)
         if manifest.code_sha256 != code_sha256(instance.stage.name):
             yield weak(
                 link, name, "it was created by another version of the code than the installed one"
             )
+
+
+def _vllm_problems(manifest: Manifest) -> list[str]:
+    """Return how a manifest contradicts that toxtrail started vLLM for these rows."""
+    backend = manifest.environment.get("backend")
+    if backend == "vllm" and "served_model_name" not in manifest.params:
+        return []
+    return [f"its settings have the engine vllm, and its environment the backend {backend}"]
 
 
 def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
