@@ -39,8 +39,8 @@ def wheel(tmp_path_factory) -> Path:
     """Built as a user builds it, from a copy: a build leaves files in the source."""
     folder = tmp_path_factory.mktemp("wheel")
     kept = ("src", "data/sources", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
-    for name in (*kept, "pyproject.toml", "README.md", "LICENSE", "params.yaml", "dvc.yaml",
-                 "requirements.txt"):  # fmt: skip
+    for name in (*kept, ".gitattributes", "pyproject.toml", "README.md", "LICENSE", "params.yaml",
+                 "dvc.yaml", "requirements.txt"):  # fmt: skip
         source, target = PROJECT / name, folder / "source" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
