@@ -18,7 +18,7 @@ from toxtrail.backends.mlflow.read_store import Point, StoredModel, StoredRun
 from toxtrail.backends.protocols import NoProgress, Progress, TrackedRun
 from toxtrail.errors import DataError
 from toxtrail.records.run_tags import KEY_TAG
-from toxtrail.regular_files import files_by_name
+from toxtrail.regular_files import files_by_name, leads_out
 from toxtrail.storage.artifacts import pretty_json
 
 RUNS = "runs"
@@ -127,7 +127,7 @@ def _to_json(stored: StoredRun) -> dict[str, Any]:
 
 def _from_json(root: Path, values: Mapping[str, Any]) -> StoredRun:
     run = TrackedRun(**values["run"])
-    if Path(run.run_id).name != run.run_id:
+    if leads_out(run.run_id) or Path(run.run_id).name != run.run_id:
         raise DataError(f"{run.run_id!r} is not the id of a run")
     folder, history, start_end = root / "runs" / run.run_id, values["history"], values["times"]
     return StoredRun(

@@ -19,7 +19,7 @@ from toxtrail.backends.mlflow.read_store import StoredRun
 from toxtrail.backends.mlflow.run_files import EXECUTIONS
 from toxtrail.backends.mlflow.write_run import PAYLOAD, RECORD
 from toxtrail.errors import DataError
-from toxtrail.execution.execution_records import record_name, records_dir
+from toxtrail.execution.execution_records import RECORDED, record_name, records_dir
 from toxtrail.provenance.identity import (
     Manifest,
     execution_record_hash,
@@ -162,6 +162,8 @@ def _lay_out_variant(
             _place(files[name], path)
     if EXECUTIONS in files:
         for stage, record in json.loads(read_text(files[EXECUTIONS])).items():
+            if stage not in RECORDED:
+                raise DataError(f"{EXECUTIONS} has a record of {stage!r}, which writes none.")
             name = record_name(execution_record_hash(record))
             store.write_json(records_dir(store, stage, variant) / name, record)
 
