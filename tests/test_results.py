@@ -72,7 +72,7 @@ def test_texts_that_were_handed_in_or_served_mark_a_run_as_weak(capsys):
     weak = run("a")._replace(tags={**run("a").tags, **ORIGIN})
     rows = [CheckedRun(each, "ok", ()) for each in (weak, run("b"))]
     assert [row["origin"] for row in run_rows(rows)] == ["texts handed in", None]
-    show(rows, False, "md")
+    show(rows, False, "md", several_projects=False)
     lines = capsys.readouterr().out.splitlines()
     assert ["weak" in line for line in lines if line.startswith("| a")] == [True]
     assert any("1 of 2" in line and "a (texts handed in)" in line for line in lines)

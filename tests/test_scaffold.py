@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from pydantic import TypeAdapter
 
 from toxtrail import scaffold
 from toxtrail.backends import git
 from toxtrail.cli import cli
+from toxtrail.config.sections import ProjectId
 from toxtrail.config.yaml_text import parse_yaml
 from toxtrail.errors import ConfigError
 from toxtrail.pipeline import PIPELINE, SOURCE, code_hash_file
 from toxtrail.scaffold import (
     PRESETS,
     new_files,
+    new_project_id,
     outdated_files,
     preset_path,
     stages_with_other_code,
@@ -57,9 +60,48 @@ def test_its_dvc_yaml_is_toxtrails_own_but_for_the_code():
 def test_its_mlflow_experiment_has_its_name(preset, name):
     own = parse_yaml(preset_path(preset).read_text("utf-8"))
     made = parse_yaml(new_files(name, preset, git=True)["params.yaml"].decode())
-    assert made == {**own, "tracking": {"experiment": name}}
+    assert made == {
+        **own, "tracking": {"experiment": name, "project": made["tracking"]["project"]}
+    }  # fmt: skip
     other = parse_yaml(new_files(name, preset, True, "team")["params.yaml"].decode())
     assert other["tracking"]["experiment"] == "team"
+
+
+@pytest.mark.parametrize("name", ["mine", "Übung 1", "--", "x" * 300, "a" * 39 + " b", ""])
+def test_a_project_gets_a_valid_id_that_no_other_has(name):
+    ids = {new_project_id(name) for _ in range(20)}
+    assert len(ids) == 20
+    for project in ids:
+        assert TypeAdapter(ProjectId).validate_python(project) == project
+
+
+def test_every_experiment_is_a_project_of_its_own():
+    def project(text):
+        return parse_yaml(text)["tracking"]["project"]
+
+    fixed = {project(preset_path(preset).read_text("utf-8")) for preset in PRESETS}
+    made = {
+        project(new_files("mine", preset, git=True)["params.yaml"].decode())
+        for preset in (*PRESETS, *PRESETS)
+    }
+    assert len(fixed | made) == 3 * len(PRESETS)
+
+
+def test_upgrade_adds_a_missing_id_and_changes_nothing_else(experiment):
+    path = experiment / "params.yaml"
+    before = path.read_text("utf-8")
+    (line,) = [text for text in before.splitlines(keepends=True) if "  project: " in text]
+    path.write_text(before.replace(line, ""), "utf-8")
+    assert "toxtrail upgrade" in run("-C", experiment, "compare", code=1)
+    run("-C", experiment, "upgrade", "--dry-run")
+    assert path.read_text("utf-8") == before.replace(line, "")
+    assert "params.yaml" in run("-C", experiment, "upgrade")
+    after = path.read_text("utf-8")
+    assert before.replace(line, "") == "".join(
+        text for text in after.splitlines(keepends=True) if "  project: " not in text
+    )
+    assert parse_yaml(after)["tracking"]["project"] not in line
+    assert "up to date" in run("-C", experiment, "upgrade")
 
 
 def test_nothing_of_it_names_the_source_of_toxtrail():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toxtrail.config.load import load_config
 from toxtrail.config.schema import Config
+from toxtrail.console import warn
 from toxtrail.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +22,12 @@ class Experiment:
 
     def __init__(self, start: Path) -> None:
         self._start = start.resolve()
+        self.selected_project: str | None = None
+        """The project of --project."""
+        self.all_projects = False
+        """Whether --all-projects was given."""
+        self._replaced_experiment: str | None = None
+        """tracking.experiment of params.yaml, until its replacement is reported."""
 
     @property
     def exists(self) -> bool:
@@ -42,8 +50,39 @@ class Experiment:
 
     @cached_property
     def config(self) -> Config:
-        """Return the validated params.yaml."""
-        return load_config(self.root / "params.yaml")
+        """Return the validated params.yaml. MLFLOW_EXPERIMENT_NAME takes precedence over
+        `tracking.experiment`, as MLFLOW_TRACKING_URI does over the local store."""
+        config = load_config(self.root / "params.yaml")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        if not name or name == config.tracking.experiment:
+            return config
+        self._replaced_experiment = config.tracking.experiment
+        tracking = config.tracking.model_copy(update={"experiment": name})
+        return config.model_copy(update={"tracking": tracking})
+
+    def warn_of_replaced_experiment(self) -> None:
+        """Print once that MLFLOW_EXPERIMENT_NAME takes precedence over params.yaml."""
+        name, replaced = self.config.tracking.experiment, self._replaced_experiment
+        if replaced is not None:
+            self._replaced_experiment = None
+            warn(
+                f'MLflow experiment: "{name}", from MLFLOW_EXPERIMENT_NAME, instead of '
+                f'"{replaced}" of params.yaml.'
+            )
+
+    @property
+    def project(self) -> str | None:
+        """The project whose runs are read; None for those of all projects. It is the experiment's
+        own, unless an option selects others."""
+        if self.selected_project is not None or self.all_projects:
+            return self.selected_project
+        return self.config.tracking.project if self.exists else None
+
+    @property
+    def reads_own_results(self) -> bool:
+        """Whether results are those of this experiment, so that its files can be read instead of
+        MLflow runs."""
+        return self.exists and self.project == self.config.tracking.project
 
     @cached_property
     def store(self) -> ArtifactStore:

@@ -11,7 +11,7 @@ from toxtrail.console import warn
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
-from toxtrail.records.run_tags import FAMILY_TAG, KEY_TAG, KIND_TAG, PARENT_TAG
+from toxtrail.records.run_tags import FAMILY_TAG, KEY_TAG, KIND_TAG, PARENT_TAG, PROJECT_TAG
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
@@ -34,6 +34,8 @@ class VariantResults(NamedTuple):
     """Its name, with the id of its run, if any."""
     source: str
     """Location of the result."""
+    project: str
+    """Id of the project that measured it; empty if its run has none."""
     summary: VariantSummary
     scores: list[Score]
     generations: list[Generation]
@@ -87,19 +89,19 @@ def format_start(run: TrackedRun) -> str:
 
 
 def run_named(experiment: Experiment, reference: str) -> TrackedRun:
-    """Find a usable run by id, name or content key.
+    """Find a usable run by id, name or content key. See find_run.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or the reference is ambiguous.
         DataError: it is unfinished, or of another version.
     """
     tracker = make_tracker(experiment)
-    matches = tracker.find(reference)
-    if matches is not None:
-        return require_sealed(matches)
+    match = tracker.find(reference)
+    if match is not None:
+        return require_sealed(match)
     names = [run.name for run in tracker.runs("")]
     if not names:
-        raise ConfigError(f'There is no run "{reference}". {NO_RUNS}')
+        raise ConfigError(f'There is no run "{reference}". {why_no_runs(experiment)}')
     raise ConfigError(
         f'"{reference}" is not an MLflow run (id, name or content key).'
         f"{did_you_mean(reference, list(dict.fromkeys(names)))} `toxtrail runs` lists the runs."
@@ -122,15 +124,33 @@ def run_or_family(experiment: Experiment, reference: str) -> TrackedRun:
         return require_sealed(comparison)
 
 
+def why_no_runs(experiment: Experiment) -> str:
+    """Explain why no run is listed: the store has none, or only runs of other projects."""
+    from toxtrail.backends.mlflow.find_run import SHOWN_PROJECTS
+
+    projects = [] if experiment.project is None else make_tracker(experiment).projects()
+    if not projects:
+        return NO_RUNS
+    listed = ", ".join(projects[:SHOWN_PROJECTS])
+    more = f" and {len(projects) - SHOWN_PROJECTS} more" * (len(projects) > SHOWN_PROJECTS)
+    advice = " Run `toxtrail run` (or `dvc repro`)." if experiment.reads_own_results else ""
+    return (
+        f"The MLflow experiment has no runs of the project {experiment.project}.{advice} It has "
+        f"runs of: {listed}{more}. --project ID selects one of them, --all-projects all."
+    )
+
+
 def newest_per_name(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
-    """Return the newest run of each name and kind; sealed ones take precedence."""
-    newest: dict[tuple[str, str, str], TrackedRun] = {}
+    """Return the newest run of each project, name and kind; sealed ones take precedence."""
+    from toxtrail.backends.mlflow.find_run import project_of
+
+    newest: dict[tuple[str, ...], TrackedRun] = {}
     for sealed in (True, False):
         for run in runs:
             if (run_state(run) == "sealed") == sealed:
                 tags = run.tags
                 kind, family = tags.get(KIND_TAG, ""), tags.get(FAMILY_TAG, "")
-                newest.setdefault((kind, family, run.name), run)
+                newest.setdefault((project_of(tags), kind, family, run.name), run)
     run_ids = {run.run_id for run in newest.values()}
     return [run for run in runs if run.run_id in run_ids]
 
@@ -146,7 +166,7 @@ def read_run_summary(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
     variant = run.tags.get(KIND_TAG) == "variant"
     name = "posterior/summary.json" if variant else "summary.json"
     summary = make_tracker(experiment).files(run).json(name)
-    _refuse_mislabelled(run, summary)
+    _refuse_mislabelled(run, summary, read_run_record(experiment, run))
     return summary
 
 
@@ -158,7 +178,9 @@ def read_run_record(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
     return make_tracker(experiment).files(run).json(RECORD)
 
 
-def _refuse_mislabelled(run: TrackedRun, summary: Mapping[str, Any]) -> None:
+def _refuse_mislabelled(
+    run: TrackedRun, summary: Mapping[str, Any], record: Mapping[str, Any]
+) -> None:
     """Require that name and tags, which anyone with write access can change, match the files.
 
     Raises:
@@ -173,6 +195,7 @@ def _refuse_mislabelled(run: TrackedRun, summary: Mapping[str, Any]) -> None:
         (f"tag {KIND_TAG}", run.tags.get(KIND_TAG), KINDS.get(kind)),
         (f"tag {FAMILY_TAG}", run.tags.get(FAMILY_TAG), family),
         (f"tag {KEY_TAG}", run.tags.get(KEY_TAG), content_key(summary["manifest"])),
+        (f"tag {PROJECT_TAG}", run.tags.get(PROJECT_TAG), record["tags"].get(PROJECT_TAG)),
     )
     for what, displayed, recorded in pairs:
         if displayed != recorded:
@@ -186,6 +209,7 @@ def results_from_run(
     experiment: Experiment, run: TrackedRun, label: str | None = None
 ) -> VariantResults:
     """Read all results of a variant's run."""
+    from toxtrail.backends.mlflow.find_run import project_of
     from toxtrail.records.analysis_output import parse_summary
     from toxtrail.records.results import VariantSummary
     from toxtrail.storage.artifacts import read_generations, read_prompts, read_scores
@@ -196,11 +220,12 @@ def results_from_run(
             "variant` lists those."
         )
     files = make_tracker(experiment).files(run)
-    label = label or f"{run.name} {run.run_id[:8]}"
+    label = label or short_label(experiment, run)
     return VariantResults(
         run.name,
         label,
-        _run_label(run),
+        _run_label(experiment, run),
+        project_of(run.tags),
         parse_summary(VariantSummary, read_run_summary(experiment, run), label),
         read_scores(files.path("scores.parquet")),
         read_generations(files.path("generations.parquet")),
@@ -212,8 +237,8 @@ def results_from_run(
 
 
 def has_files(experiment: Experiment, variant: str) -> bool:
-    """Return whether there are local results of a variant of params.yaml."""
-    if not experiment.exists or variant not in experiment.config.variants:
+    """Return whether there are local results of a variant of params.yaml, and they are read."""
+    if not experiment.reads_own_results or variant not in experiment.config.variants:
         return False
     family = experiment.config.variants[variant].family
     return (experiment.store.posterior_dir(family, variant) / "summary.json").is_file()
@@ -233,6 +258,7 @@ def load_variant(experiment: Experiment, name: str, from_mlflow: bool) -> Varian
         name,
         name,
         store.scores_path(family, name).relative_to(experiment.root).as_posix(),
+        experiment.config.tracking.project,
         summary,
         store.read_scores(family, name),
         store.read_generations(family, name),
@@ -256,33 +282,41 @@ def read_run_comparison(experiment: Experiment, run: TrackedRun) -> ComparisonSu
     from toxtrail.records.results import ComparisonSummary
 
     summary = read_run_summary(experiment, run)
-    return parse_summary(ComparisonSummary, summary, _run_label(run))
+    return parse_summary(ComparisonSummary, summary, _run_label(experiment, run))
 
 
 def load_comparison(
-    experiment: Experiment, family: str, from_mlflow: bool
-) -> tuple[ComparisonSummary, str]:
-    """Load (a family's comparison, where it was read) from local files, else its newest run.
+    experiment: Experiment, family: str, from_mlflow: bool, project: str | None = None
+) -> tuple[ComparisonSummary, str, str]:
+    """Load (a family's comparison, where it was read, its project) from local files, else from its
+    newest run.
+
+    Args:
+        project: one of those whose runs are read; None: the family must be of one project.
 
     Raises:
-        ConfigError: neither has the family.
+        ConfigError: neither has the family, or runs of several projects have it.
     """
+    from toxtrail.backends.mlflow.find_run import project_of, refuse_several_projects
     from toxtrail.records.results import ComparisonSummary
 
-    if experiment.exists and family in experiment.config.families and not from_mlflow:
+    if experiment.reads_own_results and family in experiment.config.families and not from_mlflow:
         folder = experiment.store.comparison_dir(family)
         if (folder / "summary.json").is_file():
             summary = experiment.store.read_results(ComparisonSummary, folder)
             source = _relative(experiment, folder)
             _warn_if_outdated(experiment, summary.manifest, source)
-            return summary, source
+            return summary, source, experiment.config.tracking.project
     runs = newest_per_name(make_tracker(experiment).runs(f"tags.{KIND_TAG} = 'comparison'"))
+    runs = [run for run in runs if project in (None, project_of(run.tags))]
     family_runs = [run for run in runs if run.tags.get(FAMILY_TAG) == family]
+    refuse_several_projects(f'The family "{family}"', family_runs)
     if family_runs:
         run = require_sealed(family_runs[0])
-        return read_run_comparison(experiment, run), _run_label(run)
+        summary = read_run_comparison(experiment, run)
+        return summary, _run_label(experiment, run), project_of(run.tags)
     families = {run.tags.get(FAMILY_TAG, "") for run in runs}
-    if experiment.exists:
+    if experiment.reads_own_results:
         families |= set(experiment.config.families)
         if family in experiment.config.families:
             raise DataError(
@@ -294,16 +328,26 @@ def load_comparison(
     )
 
 
-def tracked_families(experiment: Experiment) -> list[str]:
-    """List the families with a comparison in the MLflow store.
+class TrackedFamily(NamedTuple):
+    """A family with a comparison in the MLflow store."""
+
+    name: str
+    project: str
+
+
+def tracked_families(experiment: Experiment) -> list[TrackedFamily]:
+    """List the families with a comparison in the MLflow store, by project.
 
     Raises:
         DataError: there is none.
     """
+    from toxtrail.backends.mlflow.find_run import project_of
+
     runs = make_tracker(experiment).runs(f"tags.{KIND_TAG} = 'comparison'")
     if not runs:
-        raise DataError(NO_RUNS.replace("runs", "comparisons", 1))
-    return sorted({run.tags[FAMILY_TAG] for run in runs})
+        raise DataError(why_no_runs(experiment).replace("runs", "comparisons", 1))
+    families = {TrackedFamily(r.tags[FAMILY_TAG], project_of(r.tags)) for r in runs}
+    return sorted(families, key=lambda family: (family.project, family.name))
 
 
 def find_runs(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
@@ -320,9 +364,19 @@ def find_runs(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
             f"--filter: no run matches {filter_string!r} (of {len(everything)}). `toxtrail runs` "
             "lists them; `toxtrail runs --json` shows their tags, params and metrics."
             if everything
-            else NO_RUNS
+            else why_no_runs(experiment)
         )
     return matches
+
+
+def runs_by_project(runs: Sequence[TrackedRun]) -> dict[str, list[TrackedRun]]:
+    """Group runs by project."""
+    from toxtrail.backends.mlflow.find_run import project_of
+
+    projects: dict[str, list[TrackedRun]] = {}
+    for run in sorted(runs, key=lambda run: project_of(run.tags)):
+        projects.setdefault(project_of(run.tags), []).append(run)
+    return projects
 
 
 def runs_by_family(runs: Sequence[TrackedRun]) -> Mapping[str, list[TrackedRun]]:
@@ -350,8 +404,21 @@ def _warn_if_outdated(experiment: Experiment, manifest: Any, source: str) -> Non
         warn(note)
 
 
-def _run_label(run: TrackedRun) -> str:
-    return f"MLflow run {run.name} ({run.run_id[:8]}, {format_start(run)})"
+def short_label(experiment: Experiment, run: TrackedRun) -> str:
+    """Format name, id and, if it is not the project whose runs are read, project of a run."""
+    return f"{run.name} {run.run_id[:8]}{_of_project(experiment, run)}"
+
+
+def _run_label(experiment: Experiment, run: TrackedRun) -> str:
+    where = f"{run.run_id[:8]}, {format_start(run)}"
+    return f"MLflow run {run.name} ({where}){_of_project(experiment, run)}"
+
+
+def _of_project(experiment: Experiment, run: TrackedRun) -> str:
+    from toxtrail.backends.mlflow.find_run import NO_PROJECT, project_of
+
+    project = project_of(run.tags)
+    return "" if project == experiment.project else f" of the project {project or NO_PROJECT}"
 
 
 def _relative(experiment: Experiment, path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,11 @@ from pathlib import Path
 from string import Template
 
 from toxtrail import __version__
+from toxtrail.config.edit_params import Entry, add_entries
+from toxtrail.config.load import read_yaml
 from toxtrail.errors import ConfigError
 from toxtrail.pipeline import PIPELINE, SOURCE, StageName, code_files, code_hash_file
-from toxtrail.regular_files import read_bytes
+from toxtrail.regular_files import read_bytes, read_text
 
 PRESETS = {
     "demo": "SmolLM2-135M-Instruct and two fine-tunes of it; no hub, no account, no GPU",
@@ -49,6 +52,18 @@ NO_GIT = "    # DVC expects git. After `git init`, delete this line.\n    no_scm
 
 
 TRACKING_EXPERIMENT = re.compile(r"(?<=^tracking:\n)  experiment: [\w-]+", re.MULTILINE)
+TRACKING_PROJECT = re.compile(r"^  project: [\w.-]+$", re.MULTILINE)
+
+
+def new_project_id(name: str) -> str:
+    """Return a new id for a project: its name, as far as an id may contain it, and 32 random
+    bits."""
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:NAME_CHARS].strip("-")
+    return f"{readable or 'project'}-{secrets.token_hex(4)}"
+
+
+NAME_CHARS = 40
+"""Maximum number of characters of the name in a new id."""
 
 
 def preset_path(preset: str) -> Path:
@@ -59,7 +74,7 @@ def preset_path(preset: str) -> Path:
 def new_files(
     name: str, preset: str, git: bool, tracking_experiment: str | None = None
 ) -> dict[str, bytes]:
-    """Return every file of a new experiment.
+    """Return every file of a new experiment. It is a new project, with an id of its own.
 
     Args:
         name: the title of its README.
@@ -83,7 +98,9 @@ def new_files(
     files["README.md"] = readme.substitute(facts, version=__version__).encode()
     tracked = f"  experiment: {json.dumps(tracking_experiment or name, ensure_ascii=False)}"
     params = preset_path(preset).read_text("utf-8")
-    files["params.yaml"] = TRACKING_EXPERIMENT.sub(lambda _: tracked, params).encode()
+    params = TRACKING_EXPERIMENT.sub(lambda _: tracked, params)
+    params = TRACKING_PROJECT.sub(f"  project: {new_project_id(name)}", params)
+    files["params.yaml"] = params.encode()
     if preset == "demo":
         sources = sorted((SOURCE / "presets" / "sources").iterdir())
         files |= {f"data/sources/{path.name}": path.read_bytes() for path in sources}
@@ -169,9 +186,25 @@ def code_differs_message(names: Sequence[str]) -> str:
 
 
 def outdated_files(root: Path) -> dict[str, bytes]:
-    """Return the files that `toxtrail upgrade` would write, with their new content."""
-    files = versioned_files()
+    """Return the files that `toxtrail upgrade` would write, with their new content.
+
+    Raises:
+        ConfigError: params.yaml has no id of its project, and cannot be read or edited.
+    """
+    files = {**versioned_files(), **_params_with_project(root)}
     return {name: new for name, new in files.items() if _content(root / name) != new}
+
+
+def _params_with_project(root: Path) -> dict[str, bytes]:
+    """Return params.yaml with a new id of the project; nothing if it has one, or no section
+    `tracking`, in which case more than the id is missing."""
+    path = root / "params.yaml"
+    values = read_yaml(path)
+    tracking = values.get("tracking") if isinstance(values, dict) else None
+    if not isinstance(tracking, dict) or "project" in tracking:
+        return {}
+    entry = Entry("tracking", "project", new_project_id(root.name))
+    return {path.name: add_entries(read_text(path), [entry], [], path.name).encode()}
 
 
 def _content(path: Path) -> bytes | None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from toxtrail.backends import git
 from toxtrail.preflight.machine import machine_checks
 
@@ -70,3 +74,41 @@ def test_what_a_run_writes_is_no_change(tmp_path):
     assert len(git.changed_files(root)) == 2
     (root / ".gitignore").write_text("/data/records\n")
     assert git.uncommitted(root, "data/records") == []
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://example.org/a/b.git", "https://example.org/a/b.git"),
+        ("https://alice:s3cret@example.org:8443/a.git", "https://example.org:8443/a.git"),
+        ("https://s3cret@example.org/a", "https://example.org/a"),
+        ("https://example.org/a?token=s3cret#s3cret", "https://example.org/a"),
+        ("ssh://git@example.org:22/a.git", "ssh://example.org:22/a.git"),
+        ("git@example.org:a/b.git", "example.org:a/b.git"),
+        ("/srv/git/a.git", "/srv/git/a.git"),
+        ("https://alice:s3/cret@x@example.org/a", None),
+        ("alice:s3cret@example.org:a", None),
+        ("helper::https://alice:s3cret@example.org/a", None),
+        ("ext::sh -c s3cret", None),
+    ],
+)
+def test_the_address_of_a_remote_has_no_credentials(tmp_path, address, shown):
+    assert git.origin(tmp_path) is None
+    repository(tmp_path)
+    assert git.origin(tmp_path) is None
+    subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", address], check=True)
+    assert git.origin(tmp_path) == shown
+
+
+@given(st.text("ab:/@?#.%", max_size=12), st.text("ab:/@?#.%", max_size=12))
+def test_no_user_information_is_left_in_an_address(before, after):
+    shown = git.without_credentials(f"https://{before}s3cret{after}@example.org/a")
+    assert shown is None or "s3cret" not in shown
+
+
+def test_the_branch_is_named_unless_head_is_detached(tmp_path):
+    assert git.branch(tmp_path) is None
+    repository(tmp_path)
+    for command in (["switch", "-qc", "a/topic"], ["switch", "-q", "--detach"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+        assert git.branch(tmp_path) == ("a/topic" if "-qc" in command else None)

@@ -37,7 +37,7 @@ def params(**models):
         "finetunes": {},
         "variants": {key: {"family": "f", "role": key} for key in models},
         "families": {"f": {"reference": next(iter(models)), "variants": list(models)}},
-        "tracking": {"experiment": "t"},
+        "tracking": {"experiment": "t", "project": "lab-0000abcd"},
         "runtime": {"device": "cpu", "threads": 1, "processes": 1, "engine": "auto",
                     "batch_tokens": 512, "score_batch_size": 4, "checkpoint_steps": 2},
     }  # fmt: skip

@@ -32,7 +32,7 @@ variants:
   base: {family: f, role: base}
 families:
   f: {reference: base, variants: [base]}
-tracking: {experiment: toxtrail}
+tracking: {experiment: toxtrail, project: lab-0000abcd}
 runtime: {device: cpu, threads: 1, processes: 1, engine: auto, batch_tokens: 64,
           score_batch_size: 4, checkpoint_steps: 2}
 """

@@ -41,7 +41,7 @@ families:
   f:
     reference: chat
     variants: [base, chat]    # everyone
-tracking: {experiment: t}
+tracking: {experiment: t, project: lab-0000abcd}
 runtime: {device: cpu, threads: 1, processes: 1, engine: auto, batch_tokens: 64,
           score_batch_size: 4, checkpoint_steps: 2}
 """

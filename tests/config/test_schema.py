@@ -495,3 +495,15 @@ def test_only_a_served_variant_has_replicas():
     assert complaint(values) == ""
     values["runtime"]["servers"]["smollm2-rude"]["replicas"] = ["no address"]
     assert "replicas" in refused(values)
+
+
+@pytest.mark.parametrize(
+    "project",
+    ["a", "a-1234567", "a-123456789", "a-1234567G", "-12345678", "a b-12345678", "x" * 80],
+)
+def test_the_id_of_a_project_ends_with_8_random_digits(project):
+    assert "tracking.project" in refused(changed("tracking/project", project))
+
+
+def test_a_missing_id_of_a_project_names_its_cure():
+    assert "toxtrail upgrade" in refused(changed("tracking/project", ...))

@@ -159,7 +159,7 @@ def make_lab(assets: Path, root: Path) -> Lab:
         **forks.SETTINGS,
         "GIT_CONFIG_GLOBAL": os.devnull,
     }
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT"):
         env.pop(name, None)
     lab = Lab(root, env)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):

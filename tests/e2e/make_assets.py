@@ -179,7 +179,7 @@ def params() -> dict:
             "tuned": {"family": "tiny", "role": "tuned", "parent": "base"},
         },
         "families": {"tiny": {"reference": "base", "variants": ["base", "tuned"]}},
-        "tracking": {"experiment": "toxtrail"},
+        "tracking": {"experiment": "toxtrail", "project": "lab-0000abcd"},
         "runtime": {
             "device": "cpu",
             "threads": 1,

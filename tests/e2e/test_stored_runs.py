@@ -60,7 +60,7 @@ def stored(finished, tmp_path_factory):
             patch.setenv(name, value) if value else patch.delenv(name, raising=False)
         folder = tmp_path_factory.mktemp("reader")
         patch.chdir(folder)
-        return {run.run.name: run for run in MlflowTracker(folder, "toxtrail").read()}
+        return {run.run.name: run for run in MlflowTracker(folder, "toxtrail", None).read()}
 
 
 def broken(checks):

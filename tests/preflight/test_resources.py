@@ -41,7 +41,7 @@ def config(**changes):
         "variants": {"base": {"family": "f", "role": "base"},
                      "tuned": {"family": "f", "role": "dolly", "parent": "base"}},
         "families": {"f": {"reference": "base", "variants": ["base", "tuned"]}},
-        "tracking": {"experiment": "t"},
+        "tracking": {"experiment": "t", "project": "lab-0000abcd"},
         "runtime": {"device": "auto", "threads": "auto", "processes": 1, "engine": "auto",
                     "batch_tokens": 8192, "score_batch_size": 64, "checkpoint_steps": 10},
     }  # fmt: skip

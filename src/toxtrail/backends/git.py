@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from toxtrail.redaction import redacted
+
+REMOTE_URL = re.compile(
+    r"(?P<scheme>(?:https?|ssh|git|git\+ssh|file)://)(?:[^\s/]*@)?(?P<location>[^\s?#@]+)(?:[?#][^\s@]*)?"
+)
+SCP_ADDRESS = re.compile(r"(?P<scheme>)(?:[^\s@:/]+@)?(?P<location>[\w.-]+:(?![:/]{2})[^\s@?#]+)")
+"""USER@HOST:PATH."""
 
 OWNERSHIP_SETTING = b"safe.directory"
 """Text in git's refusal to read another user's repository, in every language."""
@@ -44,6 +53,27 @@ def refusal(root: Path) -> str | None:
 def head_commit(root: Path) -> str | None:
     """Return the 40-hex commit of HEAD; None outside a repository or before the first commit."""
     return resolve(root, "HEAD")
+
+
+def branch(root: Path) -> str | None:
+    """Return the name of the current branch; None for a detached HEAD or without a repository."""
+    return _git_text(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+
+
+def origin(root: Path) -> str | None:
+    """Return the address of the remote `origin` without credentials; None if there is none, or if
+    its form is unknown, so that it cannot be decided whether it contains a secret."""
+    address = _git_text(root, "config", "--get", "remote.origin.url")
+    return None if address is None else without_credentials(address.strip())
+
+
+def without_credentials(address: str) -> str | None:
+    """Return the address of a repository without user, password, query and fragment; None for an
+    unknown form."""
+    if remote := REMOTE_URL.fullmatch(address) or SCP_ADDRESS.fullmatch(address):
+        return redacted(f"{remote['scheme']}{remote['location']}")
+    is_path = address.startswith(("/", "./", "../", "~")) and "@" not in address
+    return redacted(address) if is_path else None
 
 
 def resolve(root: Path, revision: str) -> str | None:

@@ -38,11 +38,18 @@ class LoadedComparison(NamedTuple):
 
     summary: ComparisonSummary
     source: str
+    project: str | None = None
+    """Its project; None if it is of no project, or of runs of several."""
     half_width: float | None = None
     half_widths: Sequence[HalfWidthRow] = ()
     """A row for each of its pairs."""
     best: Sequence[BestRow] | None = None
     published: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Columns that name the project."""
+        return {} if self.project is None else {"project": self.project}
 
 
 class ComparisonOptions(NamedTuple):
@@ -112,7 +119,7 @@ def _to_json(item: LoadedComparison, selection: ComparisonOptions) -> dict[str, 
             selection.subset in (None, EVERY, row.get("subset", selection.subset))
         )
 
-    values = {**to_json(summary), "pairs": _pair_columns(item)}
+    values = {**item.origin, **to_json(summary), "pairs": _pair_columns(item)}
     if item.half_width is not None:
         values["precision"] = item.half_width
     if item.best is not None:
@@ -134,7 +141,11 @@ def _csv_rows(item: LoadedComparison, selection: ComparisonOptions) -> list[dict
     columns = {_key(row): row for row in _pair_columns(item)}
     pairs = sort_pairs(selection.pairs(item.summary))
     return [
-        {"family": item.summary.family, **columns[row.a, row.b, row.scorer, row.subset]}
+        {
+            **item.origin,
+            "family": item.summary.family,
+            **columns[row.a, row.b, row.scorer, row.subset],
+        }
         for row in pairs
     ]
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+
+from toxtrail.config.sections import PROJECT_ID, PROJECT_ID_FORM
+from toxtrail.experiment import Experiment
 
 
 class Number(click.FloatRange):
@@ -45,6 +49,50 @@ class NewPath(click.Path):
         if not os.access(folder, os.W_OK):
             self.fail(f"no write permission for the folder {folder}. Give another.", param, ctx)
         return path
+
+
+def _select_project(ctx: click.Context, _: click.Parameter, project: str | None) -> None:
+    if project is None:
+        return
+    if not re.fullmatch(PROJECT_ID, project):
+        raise click.BadParameter(
+            f"{project!r} is not the id of a project. Allowed: {PROJECT_ID_FORM}. `toxtrail runs "
+            "--all-projects` shows the ids."
+        )
+    experiment: Experiment = ctx.obj
+    refuse_several({"--project": project, "--all-projects": experiment.all_projects})
+    experiment.selected_project = project
+
+
+def _select_all_projects(ctx: click.Context, _: click.Parameter, is_given: bool) -> None:
+    if not is_given:
+        return
+    experiment: Experiment = ctx.obj
+    refuse_several({"--project": experiment.selected_project, "--all-projects": is_given})
+    experiment.all_projects = True
+
+
+project_option: Callable[[Any], Any] = click.option(
+    "--project",
+    metavar="ID",
+    expose_value=False,
+    callback=_select_project,
+    help="Read the MLflow runs of this project (default: the experiment's own).",
+)
+"""Sets the project whose runs the command's experiment reads."""
+
+all_projects_option: Callable[[Any], Any] = click.option(
+    "--all-projects",
+    is_flag=True,
+    expose_value=False,
+    callback=_select_all_projects,
+    help="Read the MLflow runs of all projects.",
+)
+
+
+def project_options(command: Any) -> Any:
+    """Add --project and --all-projects."""
+    return project_option(all_projects_option(command))
 
 
 def refuse_several(options: Mapping[str, object]) -> None:

@@ -17,6 +17,7 @@ def publication_of(experiment: Experiment) -> PublicationState:
     """Return which tracked results the store has."""
     from toxtrail.audit.status.publication import publication
 
+    experiment.warn_of_replaced_experiment()
     return publication(experiment.store, experiment.config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from toxtrail.backends.mlflow.find_run import NO_PROJECT
 from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_tables
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.records.run_tags import (
@@ -15,13 +16,14 @@ from toxtrail.records.run_tags import (
     KIND_TAG,
     ORIGIN_TAG,
     PARENT_TAG,
+    PROJECT_TAG,
     ROLE_TAG,
     SCORER_TAG,
     VERDICT_TAG,
 )
 from toxtrail.reporting.mlflow_run import COST
 from toxtrail.reporting.table import Table, number_columns, text_columns
-from toxtrail.results import format_start, run_state, runs_by_family
+from toxtrail.results import format_start, run_state, runs_by_family, runs_by_project
 from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
@@ -46,10 +48,26 @@ ROOM = 300
 STAGES = ("finetune", "generate", "score")
 
 
-def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
-    """Print a row for each run."""
+def show(
+    rows: Sequence[CheckedRun], cost: bool, form: OutputFormat, several_projects: bool
+) -> None:
+    """Print a row for each run.
+
+    Args:
+        several_projects: add a column with the project.
+    """
     runs = [row.run for row in rows]
-    tables = [Table(None, COLUMNS, [_cells(row) for row in rows])]
+    if several_projects:
+        run_id, *others = COLUMNS
+        columns = (run_id, *text_columns("project"), *others)
+        cells = [
+            (run_id, _project(row.run), *others)
+            for row in rows
+            for run_id, *others in [_cells(row)]
+        ]
+        tables = [Table(None, columns, cells)]
+    else:
+        tables = [Table(None, COLUMNS, [_cells(row) for row in rows])]
     notes = []
     odd = [run for run in runs if run_state(run) != "sealed"]
     if odd:
@@ -101,6 +119,7 @@ def run_rows(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
     return [
         {
             "run_id": run.run_id,
+            "project": run.tags.get(PROJECT_TAG),
             "name": run.name,
             "kind": run.tags.get(KIND_TAG),
             "family": run.tags.get(FAMILY_TAG),
@@ -124,17 +143,26 @@ def run_rows(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
     ]
 
 
-def print_tree(rows: Sequence[CheckedRun]) -> None:
-    """Print families, their variants below their parents, and the comparison."""
+def print_tree(rows: Sequence[CheckedRun], several_projects: bool) -> None:
+    """Print families, their variants below their parents, and the comparison.
+
+    Args:
+        several_projects: name the project of each family.
+    """
+    for runs in runs_by_project([row.run for row in rows]).values():
+        _print_project(runs, several_projects)
+
+
+def _print_project(runs: Sequence[TrackedRun], with_name: bool) -> None:
     from rich.tree import Tree
 
-    runs = [row.run for row in rows]
     variants = [run for run in runs if run.tags.get(KIND_TAG) == "variant"]
     comparisons = {
         run.tags.get(FAMILY_TAG): run for run in runs if run.tags.get(KIND_TAG) == "comparison"
     }
     for family, family_runs in runs_by_family(variants).items():
-        tree = Tree(cell(family), guide_style="dim")
+        title = f"{family} ({_project(family_runs[0])})" if with_name else family
+        tree = Tree(cell(title), guide_style="dim")
         _grow(tree, family_runs)
         if family in comparisons:
             tree.add(_node(comparisons[family]))
@@ -173,6 +201,10 @@ def _cells(row: CheckedRun) -> tuple[str, ...]:
         "CHANGED" if row.check == "changed" else _state(run),
         format_start(run),
     )
+
+
+def _project(run: TrackedRun) -> str:
+    return run.tags.get(PROJECT_TAG, NO_PROJECT)
 
 
 def _state(run: TrackedRun) -> str:

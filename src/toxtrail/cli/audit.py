@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from toxtrail.audit.lineage.resolve_path import resolve_path
+from toxtrail.cli._options import project_option
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.console import cell, console, echo, joined
@@ -71,6 +72,7 @@ COLOURS: dict[HashStatus, str] = {
     is_flag=True,
     help="Audit an MLflow run by its own files even in an experiment's folder.",
 )
+@project_option
 @json_option
 @click.pass_context
 def audit(
@@ -116,6 +118,7 @@ def audit(
     wishes = Wishes(verifying, keys, require_all, samples, seed, show_text, as_json)
     experiment: Experiment = ctx.obj
     path = resolve_path(reference, [Path()]) if reference and not from_mlflow else None
+    from_mlflow = from_mlflow or (experiment.exists and not experiment.reads_own_results)
     by_files = from_mlflow or (not (path or experiment.exists) and has_mlflow_variables())
     if reference is not None and by_files:
         ctx.exit(_audit_run(experiment, reference, wishes))
@@ -305,6 +308,7 @@ def scene_of(experiment: Experiment) -> AuditContext:
     if not experiment.exists:
         return AuditContext(Path.cwd(), None, None)
     config = experiment.config
+    experiment.warn_of_replaced_experiment()
     return AuditContext(Path.cwd(), experiment.store, config, stage_runs(config))
 
 

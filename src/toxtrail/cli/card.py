@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from toxtrail import results
-from toxtrail.cli._options import NewPath
+from toxtrail.backends.mlflow.find_run import project_of
+from toxtrail.cli._options import NewPath, project_options
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
@@ -26,6 +27,7 @@ from toxtrail.records.run_tags import FAMILY_TAG
 @click.option(
     "--mlflow", "from_mlflow", is_flag=True, help="Read from MLflow even if local files exist."
 )
+@project_options
 @click.pass_obj
 def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow: bool) -> None:
     """Write the toxicity section of a Hugging Face model card: what was measured, on which prompts,
@@ -41,13 +43,17 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
     from toxtrail.storage.artifacts import export_file
 
     family = _family_of(experiment, variant)
-    summary, _ = results.load_comparison(experiment, family, from_mlflow)
+    summary, source, _ = results.load_comparison(
+        experiment, family.name, from_mlflow, family.project
+    )
     names = [row.variant for row in summary.variants]
     if variant not in names:
         raise DataError(
-            f"{variant} is not in the comparison of {family}.{did_you_mean(variant, names)} "
+            f"{variant} is not in the comparison of {family.name}.{did_you_mean(variant, names)} "
             "Run `toxtrail run` to update it."
         )
+    if family.project != experiment.project:
+        echo(f"Read from {source}.", err=True)
     text = model_card(summary, variant)
     if target is None:
         echo(text, nl=False)
@@ -60,10 +66,10 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
     echo(target)
 
 
-def _family_of(experiment: Experiment, variant: str) -> str:
+def _family_of(experiment: Experiment, variant: str) -> results.TrackedFamily:
     """Return the family by params.yaml, else by the newest run of that name."""
-    if experiment.exists and variant in experiment.config.variants:
-        return experiment.config.variants[variant].family
-    if experiment.exists:
-        experiment.variant(variant)
-    return results.run_named(experiment, variant).tags[FAMILY_TAG]
+    if experiment.reads_own_results:
+        family = experiment.variant(variant).family
+        return results.TrackedFamily(family, experiment.config.tracking.project)
+    tags = results.run_named(experiment, variant).tags
+    return results.TrackedFamily(tags[FAMILY_TAG], project_of(tags))

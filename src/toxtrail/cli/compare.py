@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from toxtrail import results
+from toxtrail.backends.mlflow.find_run import NO_PROJECT
 from toxtrail.cli._compare_output import (
     SECTIONS,
     ComparisonOptions,
     LoadedComparison,
     print_comparisons,
 )
-from toxtrail.cli._options import Number
+from toxtrail.cli._options import Number, project_options
 from toxtrail.cli._output import OutputFormat, format_options
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, ToxtrailError, problem_of
@@ -23,6 +24,7 @@ from toxtrail.experiment import Experiment
 from toxtrail.records.run_tags import KIND_TAG
 
 if TYPE_CHECKING:
+    from toxtrail.backends.protocols import TrackedRun
     from toxtrail.records.results import ComparisonSummary
 
 PUBLISHED_PRIOR = 0.5
@@ -80,6 +82,7 @@ PUBLISHED_PRIOR = 0.5
     help=f"Print these tables, separated by commas: {', '.join(SECTIONS)}.",
 )
 @click.option("--all-tables", is_flag=True, help="Print all tables and all notes.")
+@project_options
 @format_options("json", "csv", "md", "latex")
 @click.pass_obj
 def compare(
@@ -122,6 +125,7 @@ def compare(
       toxtrail compare smollm2-135m --scorer every
       toxtrail compare 4fb4c821 1e94f589             two MLflow runs
       toxtrail compare --all --mlflow                every family in MLflow
+      toxtrail compare --project team-3f2a9c01       another project on the server
       toxtrail compare --filter "tags.family = 'smollm2-135m'"
       toxtrail compare --csv > differences.csv       also --md, --latex, --json
       toxtrail compare --half-width 0.02
@@ -182,20 +186,22 @@ def _load_comparisons(
     """Load the requested comparisons."""
     if filter_string is not None:
         return _of_filter(experiment, filter_string, allow_mismatch)
-    if everything or not (names or experiment.exists):
-        names = tuple(results.tracked_families(experiment))
-    families = experiment.config.families if experiment.exists else {}
-    if len(names) == 2 and not set(names) <= set(families) and not everything:
+    is_own = experiment.reads_own_results
+    if everything or not (names or is_own):
+        return _finished(experiment, results.tracked_families(experiment), from_mlflow=True)
+    families = experiment.config.families if is_own else {}
+    if len(names) == 2 and not set(names) <= set(families):
         return [_of_runs(experiment, names, allow_mismatch)]
-    if names and not everything:
+    if names:
         return [
             LoadedComparison(*results.load_comparison(experiment, f, from_mlflow)) for f in names
         ]
-    return _finished(experiment, names or tuple(families), everything or from_mlflow)
+    own_families = [results.TrackedFamily(f, experiment.config.tracking.project) for f in families]
+    return _finished(experiment, own_families, from_mlflow)
 
 
 def _finished(
-    experiment: Experiment, families: Sequence[str], from_mlflow: bool
+    experiment: Experiment, families: Sequence[results.TrackedFamily], from_mlflow: bool
 ) -> list[LoadedComparison]:
     """Load the families that can be loaded; print the reason for each of the others.
 
@@ -204,11 +210,10 @@ def _finished(
     """
     comparisons: list[LoadedComparison] = []
     problems: list[ToxtrailError | OSError] = []
-    for family in families:
+    for family, project in families:
         try:
-            comparisons.append(
-                LoadedComparison(*results.load_comparison(experiment, family, from_mlflow))
-            )
+            loaded = results.load_comparison(experiment, family, from_mlflow, project)
+            comparisons.append(LoadedComparison(*loaded))
         except (ToxtrailError, OSError) as error:
             problems.append(error)
     if problems and not comparisons:
@@ -225,7 +230,8 @@ def _of_runs(
     first, second = results.load_pair(experiment, names, from_mlflow=True)
     title = f"{second.label} against {first.label}"
     summary = _compared([first, second], title, allow_mismatch)
-    return LoadedComparison(summary, f"{first.source} and {second.source}")
+    project = first.project if first.project == second.project else None
+    return LoadedComparison(summary, f"{first.source} and {second.source}", project)
 
 
 def _of_filter(
@@ -237,29 +243,18 @@ def _of_filter(
         DataError: nothing matches, or one variant alone.
     """
     runs = results.find_runs(experiment, filter_string)
-    comparisons = [
-        LoadedComparison(
-            results.read_run_comparison(experiment, results.require_sealed(run)),
-            f"MLflow run {run.name}",
-        )
-        for run in runs
-        if run.tags[KIND_TAG] == "comparison"
-    ]
-    variants = [run for run in runs if run.tags[KIND_TAG] == "variant"]
-    lonely = []
-    for family, family_runs in results.runs_by_family(variants).items():
-        if len(family_runs) < 2:
-            lonely += family_runs
-            continue
-        rows = [
-            results.results_from_run(experiment, results.require_sealed(run), run.name)
-            for run in family_runs
-        ]
-        title = f"{family} ({len(family_runs)} runs by filter)"
-        source = (
-            f"{len(family_runs)} MLflow runs: {', '.join(run.run_id[:8] for run in family_runs)}"
-        )
-        comparisons.append(LoadedComparison(_compared(rows, title, allow_mismatch), source))
+    comparisons, lonely = [], []
+    for project, project_runs in results.runs_by_project(runs).items():
+        for run in project_runs:
+            if run.tags[KIND_TAG] == "comparison":
+                summary = results.read_run_comparison(experiment, results.require_sealed(run))
+                comparisons.append(LoadedComparison(summary, f"MLflow run {run.name}", project))
+        variants = [run for run in project_runs if run.tags[KIND_TAG] == "variant"]
+        for family, family_runs in results.runs_by_family(variants).items():
+            if len(family_runs) < 2:
+                lonely += family_runs
+            else:
+                comparisons.append(_of_family_runs(experiment, family, family_runs, allow_mismatch))
     if not comparisons:
         names = ", ".join(f"{run.name} ({run.run_id[:8]})" for run in lonely)
         raise DataError(
@@ -269,6 +264,21 @@ def _of_filter(
     for run in lonely:
         echo(f"Skipped {run.name}: no other run of its family.", err=True)
     return comparisons
+
+
+def _of_family_runs(
+    experiment: Experiment, family: str, runs: Sequence[TrackedRun], allow_mismatch: bool
+) -> LoadedComparison:
+    """Compare runs of one family and project, by their own files."""
+    rows = [
+        results.results_from_run(experiment, results.require_sealed(run), run.name) for run in runs
+    ]
+    title = f"{family} ({len(runs)} runs by filter)"
+    source = f"{len(runs)} MLflow runs: {', '.join(run.run_id[:8] for run in runs)}"
+    project = rows[0].project
+    if project != experiment.project:
+        source += f" of the project {project or NO_PROJECT}"
+    return LoadedComparison(_compared(rows, title, allow_mismatch), source, project)
 
 
 def _compared(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from toxtrail import results
+from toxtrail.cli._options import project_options
 from toxtrail.cli._output import (
     OutputFormat,
     format_options,
@@ -29,6 +30,7 @@ ROOM = 70
 @click.option(
     "--mlflow", "from_mlflow", is_flag=True, help="Read from MLflow even if local files exist."
 )
+@project_options
 @format_options("json", "csv", "md")
 @click.pass_obj
 def diff(
@@ -85,4 +87,5 @@ def _is_local(
         return experiment.store.read_summary(experiment.store.posterior_dir(family, name)), {}, name
     run = results.run_named(experiment, name)
     summary = results.read_run_summary(experiment, run)
-    return summary, results.read_run_record(experiment, run), f"{run.name} {run.run_id[:8]}"
+    record = results.read_run_record(experiment, run)
+    return summary, record, results.short_label(experiment, run)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from toxtrail.cli._options import NewPath
+from toxtrail.cli._options import NewPath, project_option
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
 
@@ -28,6 +28,7 @@ from toxtrail.experiment import Experiment
     is_flag=True,
     help="Export the files of an MLflow run even in an experiment's folder.",
 )
+@project_option
 @click.pass_obj
 def export(
     experiment: Experiment, reference: str, target: Path, ro_crate: bool, from_mlflow: bool
@@ -54,7 +55,7 @@ def export(
 
     from toxtrail.errors import ConfigError
 
-    if from_mlflow or not experiment.exists:
+    if from_mlflow or not experiment.reads_own_results:
         if ro_crate:
             raise ConfigError("--ro-crate needs the files of an experiment, not an MLflow run.")
         files = _export_run(experiment, reference, target)

@@ -10,7 +10,7 @@ import click
 
 from toxtrail import results
 from toxtrail.analysis.flips import FlipCounts
-from toxtrail.cli._options import NewPath
+from toxtrail.cli._options import NewPath, project_options
 from toxtrail.cli._output import (
     OutputFormat,
     format_options,
@@ -87,6 +87,7 @@ class SelectedFlips(NamedTuple):
     "--mlflow", "from_mlflow", is_flag=True, help="Read from MLflow even if local files exist."
 )
 @click.option("--allow-mismatch", is_flag=True, help="Even if conditions differ.")
+@project_options
 @format_options("json", "csv", "md")
 @click.pass_obj
 def flips(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from toxtrail import results
-from toxtrail.cli._options import NewPath
+from toxtrail.backends.mlflow.find_run import NO_PROJECT
+from toxtrail.cli._options import NewPath, project_option
 from toxtrail.cli._output import (
     OutputFormat,
     fit_to_terminal,
@@ -52,6 +53,7 @@ EXIT_CODES = {"pass": 0, "fail": 4, "not decided": 5}
     help="If the only variant that is tested passes, set this alias of an MLflow registered model "
     "to it.",
 )
+@project_option
 @format_options("json", "md")
 @click.pass_obj
 def gate(
@@ -124,19 +126,40 @@ def _summaries(
     Raises:
         DataError: one is outdated.
     """
-    families = policy.families
+    families, local = policy.families, experiment.reads_own_results and not from_mlflow
     if families is None:
-        local = experiment.exists and not from_mlflow
-        families = (
-            list(experiment.config.families) if local else results.tracked_families(experiment)
-        )
+        families = list(experiment.config.families) if local else []
+    if not local:
+        families = _families_of_one_project(experiment, families)
     summaries = []
     for family in families:
-        summary, source = results.load_comparison(experiment, family, from_mlflow)
-        if experiment.exists and not from_mlflow:
+        summary, source, _ = results.load_comparison(experiment, family, from_mlflow)
+        if local:
             _refuse_outdated(experiment, summary, source)
         summaries.append(summary)
     return summaries
+
+
+def _families_of_one_project(experiment: Experiment, names: Sequence[str]) -> list[str]:
+    """Select the project whose comparisons are read, and return their families.
+
+    Args:
+        names: of the families; empty for all.
+
+    Raises:
+        ConfigError: several projects have such comparisons.
+    """
+    families = results.tracked_families(experiment)
+    selected = [f for f in families if f.name in names or not names]
+    projects = sorted({family.project for family in selected})
+    if len(projects) > 1:
+        raise ConfigError(
+            f"The MLflow experiment has comparisons of {len(projects)} projects: "
+            f"{', '.join(project or NO_PROJECT for project in projects)}. Choose one with "
+            "--project ID: a gate decides on one project."
+        )
+    experiment.selected_project = next(iter(projects), "") or experiment.selected_project
+    return list(names) or [family.name for family in selected]
 
 
 def _refuse_outdated(experiment: Experiment, summary: ComparisonSummary, source: str) -> None:
@@ -157,7 +180,7 @@ def _score_table(
     """Read the scores of a variant, from its file or from the run that the comparison is of."""
     from toxtrail.analysis.score_table import build_score_table
 
-    if experiment.exists and not from_mlflow:
+    if experiment.reads_own_results and not from_mlflow:
         return build_score_table(experiment.store.read_scores(summary.family, variant))
     run = results.run_named(experiment, _content_key(summary, variant))
     return build_score_table(results.results_from_run(experiment, run).scores)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from toxtrail.cli._options import NewPath
+from toxtrail.cli._options import NewPath, project_option
 from toxtrail.console import echo, warn
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.experiment import Experiment
@@ -22,6 +22,7 @@ from toxtrail.experiment import Experiment
     help="With RUN: output file (must not exist).",
 )
 @click.option("--open", "open_it", is_flag=True, help="Open it in a browser.")
+@project_option
 @click.pass_obj
 def report(
     experiment: Experiment, reference: str | None, target: Path | None, open_it: bool

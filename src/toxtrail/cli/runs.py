@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toxtrail.cli._options import refuse_several
+from toxtrail.cli._options import project_options, refuse_several
 from toxtrail.cli._output import OutputFormat, format_options, print_csv, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
@@ -16,6 +16,7 @@ from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
+    from toxtrail.cli._runs_checks import CheckedRun
 
 
 @click.command("runs", short_help="List the MLflow runs, newest first.")
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="List MLflow's own values, not checked against the runs' files.",
 )
+@project_options
 @format_options("json", "csv", "md")
 @click.pass_obj
 def runs(
@@ -64,10 +66,11 @@ def runs(
     no_check: bool,
     form: OutputFormat | None,
 ) -> None:
-    """List the MLflow runs of this experiment, newest first: what each measured, whether it is
+    """List the MLflow runs of this project, newest first: what each measured, whether it is
     complete, its resources.
 
-    With MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME this reads a team's server from anywhere.
+    With MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME this reads a team's server from anywhere:
+    outside of an experiment's folder, the runs of all projects.
 
     Anyone with write access to a store can change what MLflow shows of a run. So each run's name,
     tags, params and metrics are compared with its sealed file, whose values are listed; changes are
@@ -82,6 +85,7 @@ def runs(
       toxtrail runs --filter "metrics.\\`jigsaw-bilstm/all/rate_pct\\` > 20"
       toxtrail runs --for-lock v1.0
       toxtrail runs --orphans
+      toxtrail runs --all-projects
       toxtrail runs --json
     """
     from toxtrail import results
@@ -91,6 +95,8 @@ def runs(
 
     refuse_several({"--tree": tree, "--orphans": orphans, f"--{form}": form and form != "json"})
     refuse_several({"--tree": tree, f"--{form}": form})
+    if orphans and experiment.exists and not experiment.reads_own_results:
+        raise click.UsageError("--orphans lists runs of this experiment's project only.")
     everything = make_tracker(experiment).runs(filter_string)
     if orphans:
         _print_orphans(experiment, everything, form == "json")
@@ -106,38 +112,48 @@ def runs(
     rows = (
         unchecked(selected, "because of --no-check") if no_check else checked(experiment, selected)
     )
+    if not selected and form not in ("json", "csv"):
+        echo(_why_none(experiment, filter_string, family, kind, revision))
+    elif tree:
+        rows = with_verdicts(experiment, rows)
+        _runs_table.print_tree(rows, several_projects=experiment.project is None)
+    else:
+        _print_list(rows, resources, form or "text", several_projects=experiment.project is None)
+    _runs_table.warn(rows)
+
+
+def _print_list(
+    rows: Sequence[CheckedRun], resources: bool, form: OutputFormat, several_projects: bool
+) -> None:
+    from toxtrail.cli import _runs_table
+
     if form == "json":
         print_json(_runs_table.as_json(rows))
     elif form == "csv":
         print_csv(_runs_table.run_rows(rows))
-    elif not selected:
-        echo(_why_none(experiment, filter_string, family, kind, revision))
-    elif tree:
-        rows = with_verdicts(experiment, rows)
-        _runs_table.print_tree(rows)
     else:
-        _runs_table.show(rows, resources, form or "text")
-    _runs_table.warn(rows)
+        _runs_table.show(rows, resources, form, several_projects)
 
 
 def _why_none(experiment: Experiment, *wishes: str | None) -> str:
     from toxtrail.execution.factories import make_tracker
-    from toxtrail.results import NO_RUNS
+    from toxtrail.results import why_no_runs
 
     if any(wish is not None and wish != "" for wish in wishes):
         number = len(make_tracker(experiment).runs(""))
         if number:
             return f"None of {number} runs matches. `toxtrail runs` lists all."
-    if not experiment.exists:
-        return NO_RUNS
+    why = why_no_runs(experiment)
+    if not experiment.reads_own_results:
+        return why
     from toxtrail.cli._run_publishing import publication_of
 
     publication = publication_of(experiment)
     if publication.missing:
-        stores = f"The present MLflow store, {publication.store}, has no runs of this experiment"
+        stores = f"The present MLflow store, {publication.store}, has no runs of this project"
         why = f"{stores}, and {len(publication.missing)} were published before."
         return " ".join([why, *(publication.notes or ["`toxtrail run` publishes them here."])])
-    return NO_RUNS
+    return why
 
 
 def _print_orphans(

@@ -20,7 +20,7 @@ def upgrade(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
     """Accept the installed version of toxtrail: write dvc.yaml, requirements.txt and the hashes of
     each stage's code again. `toxtrail run` then runs the stages whose code has changed.
 
-    params.yaml is not changed.
+    params.yaml is not changed, except that a missing `tracking.project` is added.
 
     \b
     Examples:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxtrail.cli._options import project_option
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
@@ -35,6 +36,7 @@ public_keys: Callable[[Any], Any] = click.option(
 @click.option("--require-all", is_flag=True, help="Treat missing files as failures.")
 @public_keys
 @click.option("--verbose", "-v", is_flag=True, help="List every check.")
+@project_option
 @json_option
 @click.pass_context
 def verify(
@@ -69,12 +71,13 @@ def verify(
     from toxtrail.execution.progress import progress
 
     experiment: Experiment = ctx.obj
-    if references or not experiment.exists:
+    if references or not experiment.reads_own_results:
         if keys:
             raise ConfigError("--public-key: MLflow runs have no signatures.")
         checks = _run_checks(experiment, references)
         show(checks, as_json, verbose, require_all)
         ctx.exit(exit_code(checks, require_all))
+    experiment.warn_of_replaced_experiment()
     evidence = load_context(experiment.store, experiment.config, progress())
     checks = run_checks(evidence, (), [public_key(path) for path in keys])
     show(checks, as_json, verbose, require_all)

@@ -36,14 +36,14 @@ class Entry(NamedTuple):
     section: str
     """Dotted path of an existing mapping, or a key at the top: scoring.scorers."""
     key: str
-    value: Mapping[str, Any] | float
+    value: Mapping[str, Any] | float | str
     comments: Sequence[str] = ()
     """Comment lines above the entry."""
     one_line: bool = False
     """Whether the entry is written as {a: b}."""
 
     @property
-    def plain(self) -> dict[str, Any] | float:
+    def plain(self) -> dict[str, Any] | float | str:
         """The value as plain YAML values."""
         return dict(self.value) if isinstance(self.value, Mapping) else self.value
 

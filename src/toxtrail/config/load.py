@@ -54,6 +54,11 @@ ALLOWED = {
     "int_parsing_size": "a smaller number",
 }
 """pydantic's error type -> description of what is allowed."""
+MISSING_HINTS: dict[KeyPath, str] = {
+    ("tracking", "project"): " `toxtrail upgrade` adds it. In a checkout of toxtrail's source, "
+    "add it by hand: a name, - and 8 random hexadecimal digits."
+}
+"""Key path -> how to add what is missing."""
 
 
 def load_config(path: Path) -> Config:
@@ -164,7 +169,7 @@ def _problem(
 ) -> str:
     first = details[0]
     if first["type"] == "missing":
-        return "missing. It must be given."
+        return f"missing. It must be given.{MISSING_HINTS.get(key_path, '')}"
     if first["type"] == "extra_forbidden":
         return (
             "unknown name."

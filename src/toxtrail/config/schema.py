@@ -25,6 +25,7 @@ from toxtrail.config.sections import (
     Language,
     ModelUri,
     PinnedAsset,
+    ProjectId,
     Seed,
     ServedModelName,
     Sha256,
@@ -455,6 +456,9 @@ class TrackingConfig(ConfigSection):
 
     experiment: Annotated[str, StringConstraints(min_length=1)]
     """Name of the MLflow experiment."""
+    project: ProjectId
+    """Id of this project. Each run has it as a tag, which tells the runs of several projects in one
+    MLflow experiment apart."""
 
 
 ServerUrl = Annotated[

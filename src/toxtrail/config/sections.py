@@ -34,6 +34,13 @@ Language = Annotated[
     form(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a tag of BCP 47 such as en, de or zh-Hans"),
 ]
 
+PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}-[0-9a-f]{8}"
+PROJECT_ID_FORM = (
+    "letters, digits, _, . and -, and at the end - and 8 hexadecimal digits; at most 64 characters"
+)
+ProjectId = Annotated[str, form(PROJECT_ID, PROJECT_ID_FORM)]
+"""Id of a project: readable, and unique by its last 8 characters, which are random."""
+
 Sha256 = Annotated[str, form(r"[0-9a-f]{64}", "the 64 hexadecimal digits of a SHA-256")]
 
 ServedModelName = Annotated[str, StringConstraints(min_length=1)]

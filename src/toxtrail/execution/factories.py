@@ -450,7 +450,8 @@ def has_mlflow_variables() -> bool:
 
 
 def make_tracker(experiment: Experiment) -> MlflowTracker:
-    """Return the MLflow store of this experiment, or that of MLflow's variables outside of one.
+    """Return the MLflow store of this experiment, or that of MLflow's variables outside of one,
+    restricted to the runs of `experiment.project`.
 
     Raises:
         ConfigError: there is none.
@@ -458,7 +459,9 @@ def make_tracker(experiment: Experiment) -> MlflowTracker:
     from toxtrail.backends.mlflow.tracker import MlflowTracker
 
     if experiment.exists:
-        return MlflowTracker(experiment.root, experiment.config.tracking.experiment)
+        experiment.warn_of_replaced_experiment()
+        tracking = experiment.config.tracking
+        return MlflowTracker(experiment.root, tracking.experiment, experiment.project)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not name or not has_mlflow_variables():
         raise ConfigError(
@@ -466,4 +469,4 @@ def make_tracker(experiment: Experiment) -> MlflowTracker:
             "`toxtrail -C FOLDER ...`, or set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME to "
             "read a team's server from anywhere."
         )
-    return MlflowTracker(Path.cwd(), name)
+    return MlflowTracker(Path.cwd(), name, experiment.project)

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.git import changed_files, head_commit, refusal
+from toxtrail.backends.git import branch, changed_files, head_commit, origin, refusal
 from toxtrail.backends.protocols import TrackingFacts
 from toxtrail.console import echo
 from toxtrail.execution.execution_records import write_record
 from toxtrail.execution.memory import peak_mib
 from toxtrail.provenance.identity import sha256_file
-from toxtrail.records.run_tags import COMMIT_TAG, DIRTY_TAG
+from toxtrail.records.run_tags import BRANCH_TAG, COMMIT_TAG, DIRTY_TAG, REPOSITORY_TAG
 from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
@@ -76,14 +76,17 @@ def _user() -> str:
 
 
 def tracking_facts(root: Path) -> TrackingFacts:
-    """Return the tags that the MLflow UI shows as user and source, and the hashes of the state."""
+    """Return the tags that the MLflow UI shows as user and source, and the hashes of the state.
+    They are not part of the run's identity: two clones that publish one content share the run of
+    the first."""
     lock, requirements = root / "dvc.lock", root / "requirements.txt"
     commit = _commit(root)
+    source = {COMMIT_TAG: commit, BRANCH_TAG: branch(root), REPOSITORY_TAG: origin(root)}
     tags = {
         "mlflow.user": _user(),
         "mlflow.source.name": "toxtrail",
         "mlflow.source.type": "LOCAL",
-        **({COMMIT_TAG: commit} if commit else {}),
+        **{name: text for name, text in source.items() if text},
         DIRTY_TAG: str(bool(changed_files(root))).lower(),
     }
     hashes = {

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 # --- for people -----------------------------------------------------------------------------------
 
+PROJECT_TAG = "project"
+"""Id of the project: with the content key, it identifies a run. It is not part of the content, so
+two projects with one content have equal content keys, and a run each."""
 KIND_TAG = "kind"
 """`variant` or `comparison`."""
 FAMILY_TAG = "family"
@@ -26,6 +29,9 @@ MISMATCH_TAG = "mismatch"
 NONFINITE_TAG = "not_finite"
 """Metrics that are missing because their values are not finite."""
 COMMIT_TAG = "mlflow.source.git.commit"
+BRANCH_TAG = "mlflow.source.git.branch"
+REPOSITORY_TAG = "mlflow.source.git.repoURL"
+"""Address of the remote `origin`, without credentials."""
 DIRTY_TAG = "git_dirty"
 """Whether there were uncommitted changes: `true` or `false`."""
 
@@ -65,7 +71,7 @@ PUBLISHER_TAG = "toxtrail.clone"
 
 RESERVED = frozenset(
     {
-        KIND_TAG, FAMILY_TAG, ROLE_TAG, PARENT_TAG, SCORER_TAG, RATE_TAG, ORIGIN_TAG,
+        PROJECT_TAG, KIND_TAG, FAMILY_TAG, ROLE_TAG, PARENT_TAG, SCORER_TAG, RATE_TAG, ORIGIN_TAG,
         COMPARABILITY_TAG, MISMATCH_TAG, NONFINITE_TAG, DIRTY_TAG, *VERDICT_TAGS, *GATE_TAGS,
     }
 )  # fmt: skip

@@ -14,7 +14,7 @@ from toxtrail.errors import BackendError
 
 @pytest.fixture
 def scene(tmp_path):
-    config = SimpleNamespace(tracking=SimpleNamespace(experiment="e"))
+    config = SimpleNamespace(tracking=SimpleNamespace(experiment="e", project="lab-0000abcd"))
     return AuditContext(tmp_path, SimpleNamespace(root=tmp_path), config)
 
 
@@ -30,7 +30,11 @@ def test_a_server_that_does_not_respond_is_named(scene, monkeypatch):
 
 def test_a_run_that_could_not_be_read_is_named(scene, monkeypatch):
     run = SimpleNamespace(
-        name="v", run_id="0123456789", unread="no permission", files=SimpleNamespace(folder=Path())
+        name="v",
+        run_id="0123456789",
+        project="lab-0000abcd",
+        unread="no permission",
+        files=SimpleNamespace(folder=Path()),
     )
     monkeypatch.setattr(context, "tracked_runs", lambda *_: [run])
     assert scene.unsearched() == []

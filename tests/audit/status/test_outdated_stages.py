@@ -30,7 +30,7 @@ variants:
   base: {family: tiny, role: base}
   tuned: {family: tiny, role: tuned, parent: base}
 families: {tiny: {reference: base, variants: [base, tuned]}}
-tracking: {experiment: toxtrail}
+tracking: {experiment: toxtrail, project: lab-0000abcd}
 """
 
 

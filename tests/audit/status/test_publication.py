@@ -16,7 +16,7 @@ from toxtrail.storage.artifacts import ArtifactStore
 CONFIG = SimpleNamespace(
     variants={"base": SimpleNamespace(family="f"), "tuned": SimpleNamespace(family="f")},
     families={"f": None},
-    tracking=SimpleNamespace(experiment="e"),
+    tracking=SimpleNamespace(experiment="e", project="lab-0000abcd"),
 )
 BASE, TUNED, FAMILY = (Content(c * 64, c * 64) for c in "abc")
 

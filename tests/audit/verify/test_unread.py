@@ -204,12 +204,12 @@ def test_a_store_that_refuses_is_not_called_broken(monkeypatch, tmp_path, error,
 
     from toxtrail.audit.verify import mlflow_runs
 
-    def read_store(root: Path, experiment: str) -> None:
+    def read_store(root: Path, experiment: str, project: str) -> None:
         raise error
 
     monkeypatch.setattr(mlflow_runs, "read_store", read_store)
-    config = SimpleNamespace(tracking=SimpleNamespace(experiment="x"))
-    view, checks = open_store_checked(SimpleNamespace(root=tmp_path, config=config))
+    config = SimpleNamespace(tracking=SimpleNamespace(experiment="x", project="lab-0000abcd"))
+    view, checks = open_store_checked(SimpleNamespace(root=tmp_path, config=config), None)
     assert (view, [check.outcome for check in checks]) == (None, [outcome])
 
 

@@ -18,12 +18,15 @@ from toxtrail.backends.mlflow import publish, write_run
 from toxtrail.backends.mlflow.create_store import complete_store
 from toxtrail.backends.mlflow.fetch_artifacts import Fetched
 from toxtrail.backends.mlflow.published_contents import Content, find_published
+from toxtrail.backends.mlflow.read_store import read_store
 from toxtrail.backends.mlflow.store import publisher_id
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.protocols import LoggedWeights, RunContent
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text
-from toxtrail.records.run_tags import KEY_TAG, PUBLISHER_TAG, SEAL_TAG
+from toxtrail.records.run_tags import KEY_TAG, PROJECT_TAG, PUBLISHER_TAG, SEAL_TAG
+
+PROJECT = "lab-0000abcd"
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +51,8 @@ def team(store, tmp_path, monkeypatch, request):
         client=client,
         name=name,
         id=client.get_experiment_by_name(name).experiment_id,
-        here=MlflowTracker(tmp_path / "here", name),
-        there=MlflowTracker(tmp_path / "there", name),
+        here=MlflowTracker(tmp_path / "here", name, PROJECT),
+        there=MlflowTracker(tmp_path / "there", name, PROJECT),
         root=tmp_path / "here",
     )
 
@@ -81,9 +84,11 @@ def runs_of(team):
     }
 
 
-def started(team, content, publisher="another", sealed=False, status=None, id_starts=""):
+def started(
+    team, content, publisher="another", sealed=False, status=None, id_starts="", project=PROJECT
+):
     """A run as another publisher has it under way."""
-    tags = {KEY_TAG: content.content_key, PUBLISHER_TAG: publisher}
+    tags = {KEY_TAG: content.content_key, PUBLISHER_TAG: publisher, PROJECT_TAG: project}
     run_id = team.client.create_run(team.id, run_name="tuned", tags=tags).info.run_id
     while id_starts and run_id[0] not in id_starts:
         team.client.delete_run(run_id)
@@ -274,7 +279,7 @@ def test_a_reader_finds_a_run_without_writing(team, content, monkeypatch):
 
 
 def test_two_publishers_may_make_the_experiment_at_the_same_time(team, content, monkeypatch):
-    tracker = MlflowTracker(team.root, f"{team.name[:100]} new")
+    tracker = MlflowTracker(team.root, f"{team.name[:100]} new", PROJECT)
     plain = MlflowClient.create_experiment
 
     def late(client, name, **how):
@@ -292,7 +297,7 @@ def test_a_deleted_experiment_is_named_with_its_cure(team, content):
         lambda: team.here.publish(content),
         lambda: team.here.runs(""),
         lambda: team.here.find(published.run_id),
-        lambda: find_published(team.root, team.name, {contents(content)}),
+        lambda: find_published(team.root, team.name, PROJECT, {contents(content)}),
     ):
         with pytest.raises(BackendError, match=f"restore --experiment-id {team.id}"):
             action()
@@ -305,31 +310,31 @@ def contents(content):
 def test_the_store_in_use_is_asked_for_the_run_of_a_receipt(team, content, monkeypatch, tmp_path):
     team.here.publish(content)
     other = Content("0" * 64, "1" * 64)
-    assert find_published(team.root, team.name, {contents(content), other}).present == {
+    assert find_published(team.root, team.name, PROJECT, {contents(content), other}).present == {
         contents(content)
     }
     renamed = f"{team.name[:100]} renamed"
     team.client.rename_experiment(team.id, renamed)
-    answer = find_published(team.root, team.name, {contents(content)})
+    answer = find_published(team.root, team.name, PROJECT, {contents(content)})
     assert (answer.present, answer.elsewhere) == (set(), (f'"{renamed}" (id {team.id})',))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert find_published(team.root, team.name, {contents(content)}).present == set()
+    assert find_published(team.root, team.name, PROJECT, {contents(content)}).present == set()
 
 
 def test_the_local_store_answers_as_a_server_does(tmp_path, content, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracker = MlflowTracker(tmp_path, "mine")
+    tracker = MlflowTracker(tmp_path, "mine", PROJECT)
     run_id = tracker.publish(content).run_id
     asked = {contents(content), Content("0" * 64, "1" * 64)}
-    assert find_published(tmp_path, "mine", asked).present == {contents(content)}
-    assert find_published(tmp_path, "yours", asked).elsewhere == ('"mine" (id 1)',)
+    assert find_published(tmp_path, "mine", PROJECT, asked).present == {contents(content)}
+    assert find_published(tmp_path, "yours", PROJECT, asked).elsewhere == ('"mine" (id 1)',)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     client.delete_run(run_id)
-    assert find_published(tmp_path, "mine", asked).present == set()
+    assert find_published(tmp_path, "mine", PROJECT, asked).present == set()
     client.restore_run(run_id)
     client.delete_experiment("1")
     with pytest.raises(BackendError, match="restore --experiment-id 1"):
-        find_published(tmp_path, "mine", asked)
+        find_published(tmp_path, "mine", PROJECT, asked)
 
 
 PUBLISH = """
@@ -346,7 +351,7 @@ file.write_bytes(b"rows")
 content = RunContent(name="tuned", content_key="a" * 64, manifest="{}", description="", tags={},
                      params={"a": 1}, metrics={"m/n": 1.0}, files={"scores.parquet": file})
 time.sleep(max(0, at - time.time()))
-print(MlflowTracker(root, "race").publish(content).run_id)
+print(MlflowTracker(root, "race", "lab-0000abcd").publish(content).run_id)
 """
 
 
@@ -405,3 +410,53 @@ def server(tmp_path):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_two_projects_with_one_content_have_a_run_each(team, content):
+    other = MlflowTracker(team.root, team.name, "other-0000beef")
+    first, second = team.here.publish(content), other.publish(content)
+    assert (first.created, second.created, team.there.publish(content).run_id) == (
+        True, True, first.run_id,
+    )  # fmt: skip
+    assert [run.run_id for run in team.here.runs("")] == [first.run_id]
+    assert [run.run_id for run in other.runs("tags.kind = 'variant'")] == [second.run_id]
+    assert MlflowTracker(team.root, team.name, None).projects() == [PROJECT, "other-0000beef"]
+    assert other.find("tuned").run_id == second.run_id
+    assert other.find(first.run_id[:8]).run_id == first.run_id
+    assert other.find(content.content_key).run_id == second.run_id
+    with pytest.raises(ConfigError, match="--project"):
+        MlflowTracker(team.root, team.name, None).find("tuned")
+    assert other.set_tags(content.content_key, {"gate": "pass"}) == [second.run_id]
+
+
+def test_a_receipt_is_asked_for_in_its_project(team, content, monkeypatch):
+    team.here.publish(content)
+    asked = {contents(content)}
+    for project, present in ((PROJECT, asked), ("other-0000beef", set())):
+        assert find_published(team.root, team.name, project, asked).present == present
+    assert find_published(team.root, "renamed", PROJECT, asked).elsewhere
+    assert not find_published(team.root, "renamed", "other-0000beef", asked).elsewhere
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    team.here.publish(content)
+    for project, present in ((PROJECT, asked), ("other-0000beef", set())):
+        assert find_published(team.root, team.name, project, asked).present == present
+
+
+def test_notes_are_set_on_the_projects_runs_only(team, content):
+    other = MlflowTracker(team.root, team.name, "other-0000beef")
+    run_id, foreign_id = (tracker.publish(content).run_id for tracker in (team.here, other))
+    notes = {content.content_key: {"verdict": "higher"}}
+    comparison = dataclasses.replace(
+        content, name="c", content_key="f" * 64, manifest="{}", weights=None, notes=notes
+    )
+    team.here.publish(comparison)
+    verdicts = [team.client.get_run(r).data.tags.get("verdict") for r in (run_id, foreign_id)]
+    assert verdicts == ["higher", None]
+
+
+def test_an_audit_reads_the_projects_runs_only(team, content):
+    other = MlflowTracker(team.root, team.name, "other-0000beef")
+    run_id, foreign_id = (tracker.publish(content).run_id for tracker in (team.here, other))
+    for project, expected in ((PROJECT, run_id), ("other-0000beef", foreign_id)):
+        view = read_store(team.root, team.name, project)
+        assert [stored.run.run_id for stored in view.runs] == [expected]

@@ -25,6 +25,8 @@ PASSWORD = "correct-horse-battery"
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 PAGE = "<!DOCTYPE html><html><title>Sign in</title></html>"
 
+PROJECT = "lab-0000abcd"
+
 
 @pytest.fixture(autouse=True)
 def no_retries(monkeypatch):
@@ -42,7 +44,7 @@ def fake(monkeypatch):
 
 def message(root, kind=BackendError):
     with pytest.raises(kind) as caught:
-        MlflowTracker(root, "toxtrail").runs("")
+        MlflowTracker(root, "toxtrail", PROJECT).runs("")
     assert PASSWORD not in str(caught.value)
     return str(caught.value)
 
@@ -109,7 +111,7 @@ def test_an_older_server_is_named_with_its_version(fake, tmp_path):
     fake.version = "2.22.5"
     fake.fails = lambda method, path: Answer(404, PAGE) if "logged-models" in path else None
     with pytest.raises(BackendError, match=r"older than MLflow 3 \(2\.22\.5\)"):
-        read_store(tmp_path, "toxtrail")
+        read_store(tmp_path, "toxtrail", PROJECT)
 
 
 def test_a_stopped_server_is_told_from_one_that_refuses(tmp_path, monkeypatch):
@@ -157,7 +159,7 @@ def test_a_certificate_that_cannot_be_verified_names_both_variables(tls, tmp_pat
         assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in text
         assert "MLFLOW_TRACKING_INSECURE_TLS" in text
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
-        assert MlflowTracker(tmp_path, "toxtrail").runs("") == []
+        assert MlflowTracker(tmp_path, "toxtrail", PROJECT).runs("") == []
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.records.run_tags import KEY_TAG, NONFINITE_TAG, SCHEMA_TAG, SEAL_TAG
 
+PROJECT = "lab-0000abcd"
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -31,7 +33,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def tracker(root):
-    return MlflowTracker(root, "toxtrail")
+    return MlflowTracker(root, "toxtrail", PROJECT)
 
 
 @pytest.fixture
@@ -185,7 +187,7 @@ def test_a_run_is_found_by_id_name_and_content_key(tracker, content):
 
 
 def test_a_store_that_was_never_written_has_no_runs_and_is_not_made_by_looking(tmp_path):
-    assert MlflowTracker(tmp_path, "toxtrail").runs("") == []
+    assert MlflowTracker(tmp_path, "toxtrail", PROJECT).runs("") == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,7 +195,7 @@ def test_a_damaged_store_is_an_error_with_its_cure(tmp_path):
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns/mlflow.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(BackendError, match=r"delete mlruns/ and run `dvc repro`"):
-        MlflowTracker(tmp_path, "toxtrail").runs("")
+        MlflowTracker(tmp_path, "toxtrail", PROJECT).runs("")
 
 
 PUBLISH = """
@@ -210,7 +212,7 @@ class Deadly(dict):
 root, key, deadly = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "die"
 content = RunContent(name=key, content_key=key * 64, manifest="{}", description="", tags={},
                      params=Deadly(a=1) if deadly else {"a": 1}, metrics={"m/n": 1.0})
-MlflowTracker(root, "toxtrail").publish(content)
+MlflowTracker(root, "toxtrail", "lab-0000abcd").publish(content)
 """
 
 
@@ -222,7 +224,7 @@ def start(root, key, how):
 def test_six_processes_on_an_empty_folder_make_exactly_one_run_for_each_of_three_contents(tmp_path):
     processes = [start(tmp_path, key, "live") for key in "abcabc"]
     assert [process.wait(300) for process in processes] == [0] * 6
-    runs = MlflowTracker(tmp_path, "toxtrail").runs("")
+    runs = MlflowTracker(tmp_path, "toxtrail", PROJECT).runs("")
     assert sorted(run.name for run in runs) == ["a", "b", "c"]
     assert all(SEAL_TAG in run.tags for run in runs)
 
@@ -230,7 +232,7 @@ def test_six_processes_on_an_empty_folder_make_exactly_one_run_for_each_of_three
 @pytest.mark.slow
 def test_a_killed_tracker_leaves_no_sealed_run_and_the_next_one_replaces_it(tmp_path):
     assert start(tmp_path, "k", "die").wait(300) == 9
-    tracker = MlflowTracker(tmp_path, "toxtrail")
+    tracker = MlflowTracker(tmp_path, "toxtrail", PROJECT)
     assert [SEAL_TAG in run.tags for run in tracker.runs("")] == [False]
     assert start(tmp_path, "k", "live").wait(300) == 0
     assert [SEAL_TAG in run.tags for run in tracker.runs("")] == [True]
@@ -307,5 +309,5 @@ def test_a_filter_that_mlflow_cannot_read_is_the_users_mistake(tracker, content)
 
 def test_looking_does_not_make_an_experiment(root, tracker, content, client):
     tracker.publish(content)
-    assert MlflowTracker(root, "another").runs("") == []
+    assert MlflowTracker(root, "another", PROJECT).runs("") == []
     assert client.get_experiment_by_name("another") is None

@@ -62,8 +62,18 @@ class AuditContext:
 
     @cached_property
     def runs(self) -> list[LocalRunFiles]:
-        """All runs; empty for a server that does not respond (`mlflow_error` gives the reason)."""
+        """The project's runs; empty for a server that does not respond (`mlflow_error` gives the
+        reason)."""
+        return [run for run in self.runs_of_all_projects if self.is_own(run)]
+
+    @property
+    def runs_of_all_projects(self) -> list[LocalRunFiles]:
+        """All runs in the MLflow experiment."""
         return self._run_lookup[0]
+
+    def is_own(self, run: LocalRunFiles) -> bool:
+        """Return whether a run is of this experiment's project."""
+        return self.config is not None and run.project == self.config.tracking.project
 
     @property
     def mlflow_error(self) -> str | None:
@@ -77,7 +87,7 @@ class AuditContext:
         problems = [
             f"{run.name} ({run.run_id[:8]}): {why}" for run in self.runs if (why := run.unread)
         ]
-        folders = {run.files.folder for run in self.runs}
+        folders = {run.files.folder for run in self.runs_of_all_projects}
         for folder in damaged_runs(self.store.root, folders):
             if why := why_unread(damage_error(folder)):
                 problems.append(f"run {folder.parent.name[:8]}: {why}")

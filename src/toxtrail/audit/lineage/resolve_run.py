@@ -23,27 +23,35 @@ from toxtrail.audit.lineage.resolve_file import (
 from toxtrail.audit.lineage.result_diff import publication_facts
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.audit.verify.hash_cache import Digest, hash_file
+from toxtrail.backends.mlflow.find_run import NO_PROJECT, project_of
 from toxtrail.backends.mlflow.run_files import LocalRunFiles, damage_error, damaged_runs
 from toxtrail.errors import DataError, why_unread
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import Manifest, walk_lineage
-from toxtrail.records.run_tags import COMPARABILITY_TAG, DIRTY_TAG, MISMATCH_TAG
+from toxtrail.records.run_tags import COMPARABILITY_TAG, DIRTY_TAG, MISMATCH_TAG, PROJECT_TAG
 
 UNANCHORED = "the store's database does not have it: its files were compared with their list only"
 
 
 def resolve_runs(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
-    """Return runs with this name, or whose id or content key has this prefix."""
+    """Return runs with this name, or whose id or content key has this prefix; those of other
+    projects only by id, or by a content key that this project does not have."""
     key = reference.lower() if HEX.fullmatch(reference.lower()) else None
-    for run in scene.runs:
-        ids = (run.run_id, run.content_key)
-        if run.name == reference or (key and any(i.startswith(key) for i in ids)):
-            yield target_from_run(run, scene)
+    runs = [run for run in scene.runs if run.name == reference or _has_hash(run, key)]
+    others = [run for run in scene.runs_of_all_projects if not scene.is_own(run)]
+    runs += [run for run in others if key and run.run_id.startswith(key)]
+    for run in runs or [run for run in others if _has_hash(run, key)]:
+        yield target_from_run(run, scene)
     if key is None or scene.store is None:
         return
-    for folder in damaged_runs(scene.store.root, {run.files.folder for run in scene.runs}):
+    intact = {run.files.folder for run in scene.runs_of_all_projects}
+    for folder in damaged_runs(scene.store.root, intact):
         if folder.parent.name.startswith(key):
             yield _unusable_run(folder.parent.name, folder, damage_error(folder))
+
+
+def _has_hash(run: LocalRunFiles, key: str | None) -> bool:
+    return key is not None and any(i.startswith(key) for i in (run.run_id, run.content_key))
 
 
 def _unusable_run(name: str, folder: Path, error: Exception) -> AuditTarget:
@@ -57,11 +65,15 @@ def _unusable_run(name: str, folder: Path, error: Exception) -> AuditTarget:
 def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
     """Resolve a run by its own files, each compared with the list that it was sealed with."""
     title = f"MLflow run {run.name} ({run.run_id})"
+    if not scene.is_own(run):
+        title += f" of the project {run.project or NO_PROJECT}"
     try:
         record = run.record()
         manifest = run.manifest()
         if (record["name"], manifest.content_key) != (run.name, run.content_key):
             raise DataError(f"its files are those of {record['name']} ({manifest.content_key})")
+        if project_of(record["tags"]) != run.project:
+            raise DataError(f"its files are of the project {project_of(record['tags'])}")
     except DAMAGE_ERRORS as error:
         return _unusable_run(title, run.files.folder, error)
     link = run_node(scene.chain, title, manifest, record, tuple(_executions(run)))
@@ -88,6 +100,8 @@ def run_node(
     """
     link = chain.of_manifest(title, manifest)
     tags, facts = record["tags"], [*publication_facts(record).items()]
+    if PROJECT_TAG in tags:
+        facts.insert(0, ("project", tags[PROJECT_TAG]))
     if COMPARABILITY_TAG in tags:
         facts.append(("comparability", tags[COMPARABILITY_TAG]))
     return link._replace(
@@ -111,7 +125,7 @@ def _executions(run: LocalRunFiles) -> Iterator[tuple[str, str]]:
 
 def _is_current(run: LocalRunFiles, name: str, scene: AuditContext) -> bool:
     """Return whether the run belongs to the present result."""
-    if scene.store is None or scene.config is None:
+    if scene.store is None or scene.config is None or not scene.is_own(run):
         return False
     stage, _, key = name.partition("@")
     if stage == "track" and key in scene.config.variants:

@@ -6,6 +6,7 @@ the same in every clone. It does not identify the store that has the run, so the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,12 +36,18 @@ def publication(store: ArtifactStore, config: Config) -> PublicationState:
     receipts = dict(_receipts(store, config))
     name, experiment = store_name(store.root), config.tracking.experiment
     try:
-        answer = find_published(store.root, experiment, set(receipts.values()))
+        answer = find_published(
+            store.root, experiment, config.tracking.project, set(receipts.values())
+        )
     except BackendError as error:
         note = f"The MLflow store could not be searched for the runs: {error}"
         return PublicationState(name, (), (note,), unknown=True)
     missing = tuple(stage for stage, content in receipts.items() if content not in answer.present)
-    notes = [_renamed_note(name, experiment, answer.elsewhere)] if answer.elsewhere else []
+    replaced = (
+        os.environ.get("MLFLOW_EXPERIMENT_NAME") == experiment
+    )  # a new one, not a renamed one
+    renamed = answer.elsewhere and not replaced
+    notes = [_renamed_note(name, experiment, answer.elsewhere)] if renamed else []
     return PublicationState(name, missing, tuple(notes))
 
 

@@ -9,6 +9,7 @@ from toxtrail import results
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.audit.verify.run_workspace import run_manifest, variant_manifests
 from toxtrail.audit.verify.stored_runs import RunVerifier
+from toxtrail.backends.mlflow.find_run import project_of
 from toxtrail.backends.mlflow.read_store import StoredRun
 from toxtrail.backends.protocols import Progress
 from toxtrail.errors import DataError
@@ -41,7 +42,8 @@ def load_run(experiment: Experiment, reference: str, progress: Progress) -> Load
         raise DataError(f"The MLflow run {tracked.name} ({tracked.run_id[:8]}) was deleted.")
     (run,) = runs
     keys = _related_keys(run)
-    ids = {r.run_id for r in tracker.runs("") if r.tags.get(KEY_TAG) in keys} if keys else set()
+    related = tracker.in_project(project_of(tracked.tags)).runs("") if keys else []
+    ids = {r.run_id for r in related if r.tags.get(KEY_TAG) in keys}
     others = tracker.read(ids) if ids else []
     others = without_damaged_duplicates(others, RunVerifier(others, progress))
     return LoadedRun(run, tuple(others), RunVerifier([run, *others], progress))
@@ -57,7 +59,8 @@ def without_damaged_duplicates(runs: Sequence[StoredRun], verifier: RunVerifier)
 
 
 def load_all_runs(experiment: Experiment) -> list[StoredRun]:
-    """Read all runs of the MLflow experiment; deleted ones are left out.
+    """Read all runs of the experiment's project, or outside of one, of the MLflow experiment;
+    deleted ones are left out.
 
     Raises:
         ConfigError: outside an experiment, MLflow's variables are not set.
@@ -66,6 +69,8 @@ def load_all_runs(experiment: Experiment) -> list[StoredRun]:
     """
     runs = [run for run in make_tracker(experiment).read() if not run.deleted]
     if not runs:
+        if experiment.project is not None:
+            raise DataError(results.why_no_runs(experiment))
         raise DataError(
             "The MLflow experiment does not exist or has no runs of toxtrail: check "
             "MLFLOW_EXPERIMENT_NAME and MLFLOW_TRACKING_URI, and your permissions on the server."

@@ -66,11 +66,17 @@ LONGEST_UPLOAD = 24 * 3600 * 1000
 """Maximum milliseconds between a run's record and its end, in which its files are stored."""
 
 
-def open_store_checked(evidence: VerifyContext) -> tuple[StoreView | None, list[Check]]:
-    """Return the store, and the checks of the store itself."""
+def open_store_checked(
+    evidence: VerifyContext, project: str | None
+) -> tuple[StoreView | None, list[Check]]:
+    """Return the store, and the checks of the store itself.
+
+    Args:
+        project: whose runs are read; None for all.
+    """
     name = "the store"
     try:
-        view = read_store(evidence.root, evidence.config.tracking.experiment)
+        view = read_store(evidence.root, evidence.config.tracking.experiment, project)
     except UnreachableStoreError as error:
         return None, [absent("MLflow runs", name, str(error))]
     except DamagedStoreError as error:

@@ -127,7 +127,7 @@ def verify(
     _hash_all(evidence, scope)
     sound = evidence.sound(scope)
     view, checks = (
-        open_store_checked(evidence)
+        open_store_checked(evidence, evidence.config.tracking.project)
         if runs_of_stage(scope, "track", "track-comparison")
         else (None, [])
     )

@@ -46,6 +46,7 @@ from toxtrail.audit.verify.sealed_run import close
 from toxtrail.audit.verify.weights import verify_cards
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.mlflow.fetch_artifacts import MANIFEST
+from toxtrail.backends.mlflow.find_run import project_of
 from toxtrail.backends.mlflow.read_store import StoredRun
 from toxtrail.backends.mlflow.write_run import SCHEMA_VERSION
 from toxtrail.backends.protocols import Progress, TrackedRun
@@ -60,6 +61,7 @@ from toxtrail.records.run_tags import (
     COMPARISON_TAG,
     GATE_TAGS,
     KEY_TAG,
+    REPOSITORY_TAG,
     SCHEMA_TAG,
     SEAL_TAG,
     VERDICT_TAGS,
@@ -78,7 +80,6 @@ VARIANT_STAGES = ("model", "finetune", "generate", "score", "posterior")
 COMPARISON_STAGES = ("pool", "compare")
 FAILED = frozenset({"BROKEN", "unread"})
 """Outcomes after which nothing else of a run is read."""
-REPOSITORY_TAG = "mlflow.source.git.repoURL"
 
 
 class RunVerifier:
@@ -217,9 +218,13 @@ def audit_run(verifier: RunVerifier, run: StoredRun) -> RunAudit:
 
 
 def verify_stored_runs(runs: Sequence[StoredRun], progress: Progress) -> list[Check]:
-    """Verify all runs of a store."""
-    verifier = RunVerifier(runs, progress)
-    return [*(check for run in runs for check in verifier.checks(run)), NOT_IN_RUNS]
+    """Verify all runs of a store, project by project: a comparison is one of its project's runs."""
+    checks: list[Check] = []
+    for project in dict.fromkeys(project_of(run.run.tags) for run in runs):
+        project_runs = [run for run in runs if project_of(run.run.tags) == project]
+        verifier = RunVerifier(project_runs, progress)
+        checks += (check for run in project_runs for check in verifier.checks(run))
+    return [*checks, NOT_IN_RUNS]
 
 
 def refuse_failed(checks: Sequence[Check], consequence: str) -> None:

@@ -102,7 +102,7 @@ def _holds(card: ModelIdentity, sha256: str) -> bool:
 
 def _lone_run(evidence: VerifyContext, run_id: str) -> Iterator[Check]:
     """Verify a run of older files by its own list."""
-    view, checks = open_store_checked(evidence)
+    view, checks = open_store_checked(evidence, project=None)
     yield from checks
     matching_runs = [stored for stored in view.runs if stored.run.run_id == run_id] if view else []
     for stored in matching_runs:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.mlflow.fetch_artifacts import Fetched, fetch
+from toxtrail.backends.mlflow.find_run import project_filter
 from toxtrail.backends.mlflow.search import search
 from toxtrail.backends.mlflow.store import artifact_root, is_local, publisher_id, tracking_uri
 from toxtrail.backends.mlflow.store_errors import explain_error
@@ -40,7 +41,14 @@ from toxtrail.backends.mlflow.write_run import (
 from toxtrail.backends.protocols import PublishedRun, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_file, sha256_text
-from toxtrail.records.run_tags import KEY_TAG, PAYLOAD_TAG, PUBLISHER_TAG, SCHEMA_TAG, SEAL_TAG
+from toxtrail.records.run_tags import (
+    KEY_TAG,
+    PAYLOAD_TAG,
+    PROJECT_TAG,
+    PUBLISHER_TAG,
+    SCHEMA_TAG,
+    SEAL_TAG,
+)
 from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:
@@ -245,8 +253,11 @@ class Publication:
     # --- the store --------------------------------------------------------------------------------
 
     def _runs_of_content(self, more: str = "") -> list[Run]:
-        key = self._run.content_key
-        return search(self._client, self._experiment, f"tags.`{KEY_TAG}` = '{key}'{more}")
+        """List the project's runs of this content: another project has its own."""
+        key, project = self._run.content_key, project_filter(self._run.tags[PROJECT_TAG])
+        return search(
+            self._client, self._experiment, f"{project} and tags.`{KEY_TAG}` = '{key}'{more}"
+        )
 
     def _sealed_runs(self) -> list[Run]:
         """List runs sealed with this manifest, without those that were changed."""

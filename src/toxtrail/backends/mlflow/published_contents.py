@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from toxtrail.backends.mlflow.find_run import project_filter
 from toxtrail.backends.mlflow.store import (
     deleted_experiment,
     is_local,
@@ -18,7 +19,7 @@ from toxtrail.backends.mlflow.store import (
     tracking_uri,
 )
 from toxtrail.errors import BackendError
-from toxtrail.records.run_tags import KEY_TAG, SEAL_TAG
+from toxtrail.records.run_tags import KEY_TAG, PROJECT_TAG, SEAL_TAG
 from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ SELECT e.name, e.experiment_id, e.lifecycle_stage, k.value, s.value
 FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id
 JOIN tags k ON k.run_uuid = r.run_uuid AND k.key = ?
 JOIN tags s ON s.run_uuid = r.run_uuid AND s.key = ?
+JOIN tags p ON p.run_uuid = r.run_uuid AND p.key = ? AND p.value = ?
 WHERE r.lifecycle_stage = 'active' OR e.lifecycle_stage = 'deleted'
 """
 
@@ -58,9 +60,11 @@ def store_name(root: Path) -> str:
     return "mlruns/mlflow.db" if is_local(root) else redacted(tracking_uri(root))
 
 
-def find_published(root: Path, experiment: str, contents: Collection[Content]) -> PublishedContents:
-    """Find which of these contents have a sealed run in the store. The local store is read without
-    MLflow, whose import takes seconds.
+def find_published(
+    root: Path, experiment: str, project: str, contents: Collection[Content]
+) -> PublishedContents:
+    """Find which of these contents have a sealed run of the project in the store. The local store
+    is read without MLflow, whose import takes seconds.
 
     Raises:
         BackendError: the store cannot be read, or the experiment was deleted in it.
@@ -68,12 +72,12 @@ def find_published(root: Path, experiment: str, contents: Collection[Content]) -
     if not contents or not store_exists(root):
         return PublishedContents(frozenset(), ())
     if is_local(root):
-        return _ask_local(root, experiment, contents)
+        return _ask_local(root, experiment, project, contents)
     with readonly_client(root) as client:
         stored_experiment = client.get_experiment_by_name(experiment)
         if stored_experiment is None:
             return PublishedContents(
-                frozenset(), tuple(_experiments_with(client, next(iter(contents))))
+                frozenset(), tuple(_experiments_with(client, project, next(iter(contents))))
             )
         if stored_experiment.lifecycle_stage == "deleted":
             raise BackendError(
@@ -84,34 +88,39 @@ def find_published(root: Path, experiment: str, contents: Collection[Content]) -
         experiment_ids = [str(stored_experiment.experiment_id)]
         with ThreadPoolExecutor(THREADS) as pool:
             present = list(
-                pool.map(lambda content: _has_run(client, experiment_ids, content), contents)
+                pool.map(
+                    lambda content: _has_run(client, experiment_ids, project, content), contents
+                )
             )
     return PublishedContents(
         frozenset(c for c, has in zip(contents, present, strict=True) if has), ()
     )
 
 
-def _has_run(client: MlflowClient, experiments: list[str], content: Content) -> bool:
-    return bool(client.search_runs(experiments, _filter(content), max_results=1))
+def _has_run(client: MlflowClient, experiments: list[str], project: str, content: Content) -> bool:
+    return bool(client.search_runs(experiments, _filter(project, content), max_results=1))
 
 
-def _filter(content: Content) -> str:
+def _filter(project: str, content: Content) -> str:
     key, seal = content
-    return f"tags.`{KEY_TAG}` = '{key}' and tags.`{SEAL_TAG}` = '{seal}'"
+    of_content = f"tags.`{KEY_TAG}` = '{key}' and tags.`{SEAL_TAG}` = '{seal}'"
+    return f"{project_filter(project)} and {of_content}"
 
 
-def _experiments_with(client: MlflowClient, content: Content) -> Iterator[str]:
+def _experiments_with(client: MlflowClient, project: str, content: Content) -> Iterator[str]:
     experiments = client.search_experiments(max_results=EXPERIMENTS)
     names = {
         str(stored_experiment.experiment_id): stored_experiment.name
         for stored_experiment in experiments
     }
-    runs = client.search_runs(list(names), _filter(content)) if names else []
+    runs = client.search_runs(list(names), _filter(project, content)) if names else []
     for experiment_id in sorted({str(run.info.experiment_id) for run in runs}):
         yield f'"{names[experiment_id]}" (id {experiment_id})'
 
 
-def _ask_local(root: Path, experiment: str, contents: Collection[Content]) -> PublishedContents:
+def _ask_local(
+    root: Path, experiment: str, project: str, contents: Collection[Content]
+) -> PublishedContents:
     path = local_store(root)
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
@@ -119,7 +128,7 @@ def _ask_local(root: Path, experiment: str, contents: Collection[Content]) -> Pu
                 "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?",
                 (experiment,),
             ).fetchone()
-            rows = db.execute(LOCAL_RUNS, (KEY_TAG, SEAL_TAG)).fetchall()
+            rows = db.execute(LOCAL_RUNS, (KEY_TAG, SEAL_TAG, PROJECT_TAG, project)).fetchall()
     except sqlite3.Error as error:
         raise BackendError(f"{path} cannot be read: {error}.") from None
     if experiment_row and experiment_row[1] == "deleted":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.mlflow.fetch_artifacts import fetch, fetch_folder
+from toxtrail.backends.mlflow.find_run import project_filter
 from toxtrail.backends.mlflow.search import PAGE, search
 from toxtrail.backends.mlflow.store import (
     artifact_root,
@@ -80,7 +81,7 @@ class StoredRun(NamedTuple):
 
 
 class StoreView(NamedTuple):
-    """All runs of an experiment that toxtrail created, the newest first."""
+    """All runs in an experiment that toxtrail created, of one project or of all, newest first."""
 
     runs: tuple[StoredRun, ...]
     moved_from: str | None
@@ -88,11 +89,15 @@ class StoreView(NamedTuple):
 
 
 def read_store(
-    root: Path, experiment: str, run_ids: Container[str] | None = None
+    root: Path,
+    experiment: str,
+    project: str | None,
+    run_ids: Container[str] | None = None,
 ) -> StoreView | None:
     """Read the runs of a store; None if there is no store, or it has no such experiment.
 
     Args:
+        project: whose runs to read; None for all.
         run_ids: of the runs to read; None for all.
 
     Raises:
@@ -106,7 +111,12 @@ def read_store(
         stored_experiment = client.get_experiment_by_name(experiment)
         if stored_experiment is None:
             return None
-        runs = search(client, stored_experiment.experiment_id, "", ViewType.ALL)
+        runs = search(
+            client,
+            stored_experiment.experiment_id,
+            "" if project is None else project_filter(project),
+            ViewType.ALL,
+        )
         expected_location = artifact_root(root).as_uri()
         moved = is_local(root) and stored_experiment.artifact_location != expected_location
         models = _logged_models(client, stored_experiment.experiment_id)

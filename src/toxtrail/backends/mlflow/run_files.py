@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.backends.mlflow.fetch_artifacts import MANIFEST, RunFiles
+from toxtrail.backends.mlflow.find_run import project_of
 from toxtrail.backends.mlflow.store import artifact_root, is_local, local_store, locked_client
 from toxtrail.backends.mlflow.write_run import PAYLOAD, RECORD
 from toxtrail.errors import DataError
@@ -43,6 +44,11 @@ class LocalRunFiles:
     def content_key(self) -> str:
         return str(self.listed["tags"][KEY_TAG])
 
+    @property
+    def project(self) -> str:
+        """The id of its project; empty if it has none."""
+        return project_of(self.listed["tags"])
+
     def payload(self) -> dict[str, str]:
         """Return artifact path -> sha256."""
         return self.files.payload
@@ -66,7 +72,7 @@ class LocalRunFiles:
 
 
 def tracked_runs(root: Path, experiment: str) -> list[LocalRunFiles]:
-    """List every run in the experiment's store that toxtrail created.
+    """List every run in the experiment's store that toxtrail created, of all projects.
 
     Raises:
         BackendError: the server does not respond.

@@ -86,7 +86,7 @@ def deleted_experiment(root: Path, experiment_id: str, name: str) -> str:
         f'The MLflow experiment "{name}" was deleted in MLflow. Its runs are kept until '
         f"`mlflow gc` is run. To restore them: `{where}mlflow experiments restore "
         f"--experiment-id {experiment_id}`. To leave them deleted and start again: set another "
-        "name at tracking.experiment in params.yaml."
+        "name at tracking.experiment in params.yaml (or in MLFLOW_EXPERIMENT_NAME, if it is set)."
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping, Set
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING, Any
 from toxtrail.backends.mlflow import registry, saved_view
 from toxtrail.backends.mlflow.conflicts import retry_conflicts
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
+from toxtrail.backends.mlflow.find_run import (
+    find_run,
+    is_hash_prefix,
+    project_filter,
+    project_of,
+)
 from toxtrail.backends.mlflow.search import search
 from toxtrail.backends.mlflow.store import (
     artifact_root,
@@ -24,7 +30,7 @@ from toxtrail.backends.mlflow.store_errors import explain_error
 from toxtrail.backends.mlflow.write_run import require_valid_names
 from toxtrail.backends.protocols import PublishedRun, RunContent, TrackedRun
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.records.run_tags import KEY_TAG, SEAL_TAG, VERDICT_TAGS
+from toxtrail.records.run_tags import KEY_TAG, PROJECT_TAG, VERDICT_TAGS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,50 +40,78 @@ if TYPE_CHECKING:
 
 
 class MlflowTracker:
-    """The runs of one experiment."""
+    """The runs of one project in an experiment, or of all projects in it."""
 
-    def __init__(self, root: Path, experiment: str) -> None:
+    def __init__(self, root: Path, experiment: str, project: str | None) -> None:
+        """Args:
+        root: of the experiment; it determines the store.
+        experiment: name of the MLflow experiment.
+        project: id; None for all projects, in which nothing can be published.
+        """
         self._root = root
         self._experiment = experiment
+        self._project = project
 
     def publish(self, run: RunContent) -> PublishedRun:
-        """Find the sealed, intact run of this content, or create it. See mlflow_publish.
+        """Find the project's sealed, intact run of this content, or create it. See mlflow_publish.
 
         Raises:
             BackendError: a name that MLflow does not support, or the store refuses.
         """
         from toxtrail.backends.mlflow.publish import Publication
 
+        assert self._project is not None, "a run is published by one project"
+        run = replace(run, tags={**run.tags, PROJECT_TAG: self._project})
         require_valid_names([*run.params, *run.metrics, *run.curves])
         with locked_client(self._root) as client:
             experiment = self._get_or_create_experiment(client)
             published = Publication(client, self._root, experiment, run).publish()
-            refused = annotate(client, experiment, run)
+            refused = annotate(client, experiment, run, self._project)
             return published._replace(remarks=(*published.remarks, *refused))
 
+    def in_project(self, project: str) -> MlflowTracker:
+        """Return the tracker of another project in the same experiment."""
+        return MlflowTracker(self._root, self._experiment, project)
+
     def runs(self, filter_string: str) -> list[TrackedRun]:
-        """List the experiment's runs that match an MLflow filter, newest first; none if the store
+        """List the project's runs that match an MLflow filter, newest first; none if the store
         has no such experiment. Neither is created.
 
         Raises:
             ConfigError: MLflow cannot read the filter.
             BackendError: the store refuses, or a server is down.
         """
+        return self._runs(filter_string, self._project)
+
+    def _runs(self, filter_string: str, project: str | None) -> list[TrackedRun]:
         if not store_exists(self._root):
             return []
         with readonly_client(self._root) as client:
             experiment = self._experiment_id(client)
             matches = (
-                [] if experiment is None else _search_filtered(client, experiment, filter_string)
+                []
+                if experiment is None
+                else _search_filtered(client, experiment, filter_string, project)
             )
             return [as_tracked(run) for run in matches]
 
+    def projects(self) -> list[str]:
+        """List the projects that have runs in the experiment.
+
+        Raises:
+            BackendError: the store refuses, or a server is down.
+        """
+        return sorted({project_of(run.tags) for run in self._runs("", None)} - {""})
+
     def find(self, reference: str) -> TrackedRun | None:
-        """Find a run by id or content key (at least 8 characters of either), or by name: the newest
-        sealed one, else the newest."""
-        matches = [run for run in self.runs("") if _matches(run, reference)]
-        sealed = [run for run in matches if SEAL_TAG in run.tags]
-        return next(iter([*sealed, *matches]), None)
+        """Find a run by id, content key or name. See find_run.
+
+        Raises:
+            ConfigError: the reference is ambiguous.
+        """
+        everywhere = self._project is None or is_hash_prefix(reference)
+        runs = self._runs("", None if everywhere else self._project)
+        return find_run(runs, reference, self._project)
 
     def files(self, run: TrackedRun) -> RunFiles:
         """Return the files of a run, each verified before it is returned."""
@@ -87,14 +121,15 @@ class MlflowTracker:
         """Read runs with their files and all that can be changed of them, to verify them.
 
         Args:
-            run_ids: of the runs; None for all.
+            run_ids: of the runs, of any project; None for all of this project.
 
         Raises:
             BackendError: the store cannot be opened.
         """
         from toxtrail.backends.mlflow.read_store import read_store
 
-        view = read_store(self._root, self._experiment, run_ids)
+        project = self._project if run_ids is None else None
+        view = read_store(self._root, self._experiment, project, run_ids)
         return list(view.runs) if view else []
 
     def page(self) -> str:
@@ -180,9 +215,11 @@ class MlflowTracker:
             )
 
 
-def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> list[str]:
-    """Set the experiment's kind and primary metric and the tags of other runs, where they are
-    missing.
+def annotate(
+    client: MlflowClient, experiment: Experiment, run: RunContent, project: str
+) -> list[str]:
+    """Set the experiment's kind and primary metric and the tags of the project's other runs, where
+    they are missing.
 
     Returns:
         What the store refused; users with read access only need not publish anything.
@@ -195,7 +232,9 @@ def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> l
     except MlflowException as error:
         refused.append(_refusal_message("the experiment's kind and metric", client, error))
     for key, tags in run.notes.items():
-        for other in search(client, experiment_id, f"tags.`{KEY_TAG}` = '{key}'"):
+        for other in search(
+            client, experiment_id, f"{project_filter(project)} and tags.`{KEY_TAG}` = '{key}'"
+        ):
             try:
                 _set_tags(client, other, tags, VERDICT_TAGS)
             except MlflowException as error:
@@ -240,12 +279,17 @@ def _refusal_message(what: str, client: MlflowClient, error: Exception) -> str:
     return f"The MLflow store did not accept {what}: {explain_error(error, client.tracking_uri)}"
 
 
-def _search_filtered(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
-    """Search with a filter; raise ConfigError if MLflow cannot parse it."""
+def _search_filtered(
+    client: MlflowClient, experiment: str, filter_string: str, project: str | None
+) -> list[Run]:
+    """Search a project, or all, with a filter; raise ConfigError if MLflow cannot parse it."""
     from mlflow.exceptions import MlflowException
 
+    of_project = [] if project is None else [project_filter(project)]
+    conditions = [*of_project, *([filter_string] if filter_string.strip() else [])]
     try:
-        return search(client, experiment, filter_string)
+        runs = search(client, experiment, " and ".join(conditions))
+        return [run for run in runs if project in (None, project_of(run.data.tags))]
     except MlflowException as error:
         if not filter_string or error.error_code != "INVALID_PARAMETER_VALUE":
             raise
@@ -269,10 +313,3 @@ def as_tracked(run: Run) -> TrackedRun:
         metrics=dict(data.metrics),
         artifact_uri=run.info.artifact_uri or "",
     )
-
-
-def _matches(run: TrackedRun, reference: str) -> bool:
-    if len(reference) >= 8 and re.fullmatch(r"[0-9a-f]+", reference):
-        keys = (run.run_id, run.tags.get(KEY_TAG, ""))
-        return any(key.startswith(reference) for key in keys)
-    return run.name == reference

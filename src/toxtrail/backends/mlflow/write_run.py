@@ -22,6 +22,7 @@ from toxtrail.records.run_tags import (
     KEY_TAG,
     NONFINITE_TAG,
     PAYLOAD_TAG,
+    PROJECT_TAG,
     PUBLISHER_TAG,
     SCHEMA_TAG,
     SEAL_TAG,
@@ -68,7 +69,7 @@ def write_run(
     Returns:
         Its id; artifact path -> sha256.
     """
-    tags = {KEY_TAG: run.content_key, PUBLISHER_TAG: publisher}
+    tags = {KEY_TAG: run.content_key, PUBLISHER_TAG: publisher, PROJECT_TAG: run.tags[PROJECT_TAG]}
     run_id = str(client.create_run(experiment, run_name=run.name, tags=tags).info.run_id)
     try:
         payload = _write_content(
