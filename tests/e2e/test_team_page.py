@@ -26,7 +26,7 @@ from conftest import Lab
 pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/team.md"
-TIMEOUT_S = 900
+TIMEOUT_S = 1800
 VALUES = re.compile(r"export [A-Z_]+=")
 """Beginning of a block of values, each different in every team."""
 FORK = """#!/bin/sh
