@@ -36,7 +36,10 @@ class Proxy:
         self.count = 0
         self.fails: Callable[[str, str], Answer | None] = lambda method, path: None
         self.before: Callable[[int, str, str], None] = lambda number, method, path: None
-        """Called with the number of the request (from 1), before it is passed on."""
+        """Called with the number of the request (from 1), before it is passed on. An OSError drops
+        the connection."""
+        self.after: Callable[[int], None] = lambda number: None
+        """The same, before the answer is passed on."""
         self._lock = threading.Lock()
 
     def pass_on(self, method: str, path: str, headers: dict[str, str], body: bytes):
@@ -58,6 +61,7 @@ class Proxy:
             raise ConnectionError from error
         finally:
             connection.close()
+        self.after(number)
         if "/mlflow/" in path:
             self.seen.append(Exchange(method, path, body, response.status, content))
         kept = [(k, v) for k, v in response.getheaders() if k.lower() not in HOP_BY_HOP]

@@ -211,7 +211,9 @@ def postgres() -> Iterator[Database]:
             *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
         ]  # fmt: skip
         with log.open("wb") as output:
-            process = subprocess.Popen(serve, stdout=output, stderr=output, **options)
+            process = subprocess.Popen(
+                serve, stdout=output, stderr=output, start_new_session=True, **options
+            )
         wait_for(lambda: _accepts(database), process, log)
         yield database
     finally:

@@ -248,6 +248,19 @@ def test_a_publisher_that_may_not_delete_takes_its_seal_away(team, content, monk
     assert [run for run, (_, _, sealed) in runs_of(team).items() if sealed] == [rival]
 
 
+def test_a_deletion_whose_response_was_lost_has_succeeded(team, content, monkeypatch):
+    plain = publish.delete_run
+
+    def repeated(*arguments):
+        plain(*arguments)
+        plain(*arguments)
+
+    monkeypatch.setattr(publish, "delete_run", repeated)
+    published, rival = raced(team, content, monkeypatch, status="FINISHED")
+    assert published.run_id == rival
+    assert sorted(state[1] for state in runs_of(team).values()) == ["active", "deleted"]
+
+
 def test_an_own_run_that_was_sealed_and_not_finished_is_finished(team, content, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

@@ -296,15 +296,17 @@ def _verify_run_of(content: RunContent, view: StoreView, receipt: bool) -> Itera
         )
 
 
-def _current_runs(same: Sequence[StoredRun], content: RunContent) -> list[StoredRun]:
+def _current_runs(runs: Sequence[StoredRun], content: RunContent) -> list[StoredRun]:
     """Return the runs of a content key that represent the files here: sealed ones of this
-    version, and if one has this seal, no other machine's."""
-    live = [stored for stored in same if not stored.deleted and SEAL_TAG in stored.run.tags]
+    version; if one has this seal, no other machine's; if one is FINISHED, none whose publisher was
+    stopped."""
+    live = [stored for stored in runs if not stored.deleted and SEAL_TAG in stored.run.tags]
     current = [
         stored for stored in live if stored.run.tags.get(SCHEMA_TAG) == SCHEMA_VERSION
     ] or live
     seal = sha256_text(content.manifest)
-    return [stored for stored in current if stored.run.tags[SEAL_TAG] == seal] or current
+    same = [stored for stored in current if stored.run.tags[SEAL_TAG] == seal] or current
+    return [stored for stored in same if stored.run.status == "FINISHED"] or same
 
 
 def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:

@@ -231,6 +231,8 @@ class Publication:
         try:
             delete_run(self._client, self._experiment, own_id)
         except MlflowException:
+            if self._client.get_run(own_id).info.lifecycle_stage == "deleted":
+                return  # the response was lost, and the request repeated
             self._client.delete_tag(own_id, SEAL_TAG)
             self._client.set_terminated(own_id, status="KILLED")
 
