@@ -63,7 +63,7 @@ def test_a_parent_stands_before_what_was_tuned_from_it_and_a_circle_ends():
 
 
 def test_a_tidy_row_has_the_primary_rate_and_the_costs():
-    metrics = {"judge/all/rate_pct": 25.0, "system/cost_generate_seconds": 3.0}
+    metrics = {"judge/all/rate_pct": 25.0, "stages/generate_seconds": 3.0}
     (row,) = run_rows([CheckedRun(run("a", **metrics), "ok", ())])
     assert (row["rate"], row["cost_generate_seconds"], row["state"]) == (0.25, 3.0, "sealed")
 

@@ -228,9 +228,7 @@ def in_mlflow() -> list[Tampering]:
         Tampering("a metric", metric("judge/all/rate_pct", "0"), "judge/all/rate_pct"),
         Tampering("a count", metric("judge/one/n_toxic", "value + 1"), "n_toxic"),
         Tampering("a lost metric", gone("latest_metrics", "judge/all/rate_hi_pct"), "rate_hi"),
-        Tampering(
-            "a cost", metric("system/cost_generate_seconds", "1"), "system/cost_generate_seconds"
-        ),
+        Tampering("a cost", metric("stages/generate_seconds", "1"), "stages/generate_seconds"),
         Tampering("a loss curve", sql(point), "train/loss"),
         Tampering(
             "a difference",

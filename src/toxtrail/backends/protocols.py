@@ -316,6 +316,8 @@ class LoggedWeights:
     params: Mapping[str, str]
     metrics: Sequence[str] = ()
     """Metrics of the run that the model has too."""
+    description: str = ""
+    """Markdown for the model's page. See RunContent.description."""
 
 
 class TrackingFacts(NamedTuple):

@@ -330,7 +330,7 @@ def _prompts_profile(prompts: Sequence[Prompt]) -> str:
 
 
 def run_weights(
-    variant: str, card: ModelIdentity, metrics: Mapping[str, float]
+    variant: str, card: ModelIdentity, metrics: Mapping[str, float], description: str
 ) -> LoggedWeights | None:
     """Return the logged model of a variant: its last adapter, which makes it differ from its
     parent, or its base. None if only texts are known.
@@ -346,7 +346,7 @@ def run_weights(
         params = {"base": card.base.uri, "precision": card.base.quantization or ""}
         return LoggedWeights(
             variant, "base weights", card.base.sha256, tags,
-            {name: value for name, value in params.items() if value}, shown,
+            {name: value for name, value in params.items() if value}, shown, description,
         )  # fmt: skip
     last = card.adapters[-1]
     tags = {f"sha256.{file.path}": file.sha256 for file in last.files}
@@ -354,7 +354,7 @@ def run_weights(
     if last.training:
         tags["training_data_sha256"] = last.training.data_sha256
         params |= {k: str(v) for k, v in flatten_dict(last.training.recipe).items()}
-    return LoggedWeights(variant, "LoRA adapter", last.sha256, tags, params, shown)
+    return LoggedWeights(variant, "LoRA adapter", last.sha256, tags, params, shown, description)
 
 
 def variant_description(

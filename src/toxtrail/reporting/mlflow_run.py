@@ -31,8 +31,8 @@ from toxtrail.reporting.mlflow_page import (
     verdict_tags,
 )
 
-COST = "system/cost_"
-"""Prefix of metrics of the stages' cost. MLflow shows those of `system/` on a page of their own."""
+COST = "stages/"
+"""Prefix of metrics of the stages' cost. A run's page lists metrics of `system/` before others."""
 
 
 class VariantFiles(NamedTuple):
@@ -76,12 +76,13 @@ def variant_run(
         **behaviour_metrics(summary.behaviour),
         **_cost(executions),
     }
+    description = variant_description(variant, variant_config, summary, card)
     table = generation_table(results.prompts, results.generations, results.scores, summary.primary)
     return RunContent(
         name=variant,
         content_key=manifest.content_key,
         manifest=canonical_json(intoto_statement(manifest, files)),
-        description=variant_description(variant, variant_config, summary, card),
+        description=description,
         tags={**variant_tags(variant_config, card, summary), **facts.tags},
         hashes={**variant_hashes(card, files), **facts.hashes},
         params=run_params(manifest),
@@ -91,7 +92,7 @@ def variant_run(
         files={**files, **snapshot},
         texts={"executions.json": json.dumps(executions, sort_keys=True, indent=1)},
         tables={"tables/generations.json": table},
-        weights=run_weights(variant, card, metrics),
+        weights=run_weights(variant, card, metrics, description),
         primary_metric=f"{summary.primary}/all/rate_pct",
     )
 

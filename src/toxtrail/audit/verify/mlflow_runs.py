@@ -31,7 +31,7 @@ from toxtrail.audit.verify.context import (
     weak,
 )
 from toxtrail.audit.verify.hash_cache import HashCache
-from toxtrail.audit.verify.sealed_run import changes, close
+from toxtrail.audit.verify.sealed_run import changes, close, is_extended_note
 from toxtrail.backends.mlflow.read_store import StoredModel, StoredRun, StoreView, read_store
 from toxtrail.backends.mlflow.store import (
     DamagedStoreError,
@@ -422,7 +422,9 @@ def _changed_model(
     ):
         names = {n for n in now if what == "param" or n.startswith("sha256.")}
         for name in sorted(was.keys() | names):
-            if now.get(name) != was.get(name):
+            if now.get(name) == was.get(name):
+                continue
+            if not is_extended_note(name, was.get(name, ""), now.get(name)):
                 yield f"{what} {name} of its logged model is {now.get(name)}, not {was.get(name)}"
     if model.name != recorded["name"]:
         yield f'its logged model was renamed from "{recorded["name"]}" to "{model.name}"'

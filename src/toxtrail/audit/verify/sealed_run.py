@@ -11,10 +11,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from toxtrail.backends.protocols import TrackedRun
-from toxtrail.records.run_tags import GATE_TAGS, PAYLOAD_TAG, SEAL_TAG, VERDICT_TAGS, is_reserved
-
-NOTE = "mlflow.note.content"
-"""The description on a run's page."""
+from toxtrail.records.run_tags import (
+    GATE_TAGS,
+    NOTE_TAG,
+    PAYLOAD_TAG,
+    SEAL_TAG,
+    VERDICT_TAGS,
+    is_reserved,
+)
 
 
 def changes(run: TrackedRun, record: Mapping[str, Any]) -> Iterator[str]:
@@ -38,12 +42,17 @@ def changes(run: TrackedRun, record: Mapping[str, Any]) -> Iterator[str]:
 def _tags(run: TrackedRun, recorded: Mapping[str, str]) -> Iterator[str]:
     for name, text in recorded.items():
         now = run.tags.get(name)
-        if now != text and not (name == NOTE and now is not None and text in now):
+        if now != text and not is_extended_note(name, text, now):
             yield f"tag {name} was changed from {text!r} to {now!r}"
     expected_tags = {*recorded, SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS, *GATE_TAGS}
     for name in sorted(run.tags.keys() - expected_tags):
         if is_reserved(name):
             yield f"tag {name} was added: {run.tags[name]!r}"
+
+
+def is_extended_note(tag: str, recorded: str, now: str | None) -> bool:
+    """Return whether a tag is a description to which text was added."""
+    return tag == NOTE_TAG and now is not None and recorded in now
 
 
 def close(left: float | None, right: float | None) -> bool:

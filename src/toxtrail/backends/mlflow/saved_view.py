@@ -24,7 +24,7 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 COLUMNS = {
     f"tags.`{RATE_TAG}`": 160,
-    f"tags.`{DIFFERENCE_TAG}`": 330,
+    f"tags.`{DIFFERENCE_TAG}`": 380,
     f"tags.`{VERDICT_TAG}`": 140,
     f"tags.`{PARENT_TAG}`": 150,
     f"tags.`{ROLE_TAG}`": 100,
@@ -51,6 +51,7 @@ def saved_view(primary_metric: str) -> str:
         "selectedColumns": list(COLUMNS),
         "columnOrder": list(COLUMNS),
         "columnWidths": COLUMNS,
+        "isAccordionReordered": True,  # else MLflow sorts the sections
         "compareRunSections": [_section()],
         "compareRunCharts": [_chart(number, metric) for number, metric in enumerate(metrics)],
     }

@@ -21,6 +21,7 @@ from toxtrail.provenance.identity import sha256_file, sha256_text
 from toxtrail.records.run_tags import (
     KEY_TAG,
     NONFINITE_TAG,
+    NOTE_TAG,
     PAYLOAD_TAG,
     PROJECT_TAG,
     PUBLISHER_TAG,
@@ -69,12 +70,10 @@ def write_run(
     Returns:
         Its id; artifact path -> sha256.
     """
-    tags = {KEY_TAG: run.content_key, PUBLISHER_TAG: publisher, PROJECT_TAG: run.tags[PROJECT_TAG]}
+    tags = {**run.tags, KEY_TAG: run.content_key, PUBLISHER_TAG: publisher}
     run_id = str(client.create_run(experiment, run_name=run.name, tags=tags).info.run_id)
     try:
-        payload = _write_content(
-            client, experiment, run_id, replace(run, tags={**run.tags, **tags})
-        )
+        payload = _write_content(client, experiment, run_id, replace(run, tags=tags))
         check(run_id)
         client.set_tag(run_id, SEAL_TAG, sha256_text(run.manifest))
     except BaseException:
@@ -101,7 +100,7 @@ def _write_content(
     values = (*run.metrics.items(), *curves)
     nonfinite = sorted({name for name, value in values if not math.isfinite(value)})
     note = run.description.replace(EXPERIMENT_PLACEHOLDER, experiment)
-    tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, "mlflow.note.content": note}
+    tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, NOTE_TAG: note}
     if nonfinite:
         tags[NONFINITE_TAG] = ", ".join(nonfinite)
     if run.tables:
@@ -224,7 +223,7 @@ def _model_links(
         )
         links |= {metric: ModelLink(model_id, name, digest) for metric in run.weights.metrics}
     by_content = {
-        key: _model_of_content(client, experiment, key)
+        key: _model_of_content(client, experiment, key, run.tags.get(PROJECT_TAG, ""))
         for key in sorted(set(run.model_metrics.values()))
     }
     for metric, key in run.model_metrics.items():
@@ -233,9 +232,13 @@ def _model_links(
     return links
 
 
-def _model_of_content(client: MlflowClient, experiment: str, key: str) -> ModelLink | None:
-    """Return the logged model of the newest sealed run of a content; None without one."""
+def _model_of_content(
+    client: MlflowClient, experiment: str, key: str, project: str
+) -> ModelLink | None:
+    """Return the logged model of the project's newest sealed run of a content; None without one."""
     for other in search(client, experiment, f"tags.`{KEY_TAG}` = '{key}'"):
+        if other.data.tags.get(PROJECT_TAG, "") != project:
+            continue
         models = other.outputs.model_outputs if other.outputs else []
         if SEAL_TAG in other.data.tags and models:
             datasets = [
@@ -308,6 +311,8 @@ def _log_weights(
     from mlflow.models.utils import get_external_mlflow_model_spec
 
     tags = {**weights.tags, "sha256": weights.sha256, "mlflow.model.isExternal": "true"}
+    if weights.description:
+        tags[NOTE_TAG] = weights.description.replace(EXPERIMENT_PLACEHOLDER, experiment)
     params = {name: value[:PARAM_LIMIT] for name, value in weights.params.items()}
     model = client.create_logged_model(
         experiment, name=weights.name, source_run_id=run_id, tags=tags, params=params,
