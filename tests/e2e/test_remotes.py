@@ -17,6 +17,8 @@ import yaml
 from conftest import PROJECT, Lab
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.slow
+
 PUBLISHING = {"track@base", "track@tuned", "track-comparison@tiny"}
 COMPARING = {"pool@tiny", "compare@tiny", "track-comparison@tiny", "report"}
 
