@@ -24,8 +24,13 @@ from toxtrail.reporting.comparison_tables import (
 )
 from toxtrail.reporting.comparison_view import ComparisonView
 from toxtrail.reporting.headline import subset_headline
-from toxtrail.reporting.notes import language_notes, thought_notes
-from toxtrail.reporting.text import decrease_caveats
+from toxtrail.reporting.notes import (
+    filter_notes,
+    language_notes,
+    thought_notes,
+    unscored_warning,
+)
+from toxtrail.reporting.text import decrease_caveats, percent
 
 VARIANT = VariantIdentity(variant="v", family="f", role="v", parent=None)
 PARENTS = {"base": None, "tuned": "base"}
@@ -91,6 +96,26 @@ def test_a_drop_that_comes_with_unfinished_thoughts_is_called_so(score_rows, mea
     assert UNFINISHED in [column.name for column in behaviour(view).columns]
     assert "30 unfinished" in str(rates(view).rows)
     assert "tuned 30 of 80" in thought_notes(view)[0]
+
+
+def test_a_drop_that_comes_with_withheld_answers_is_called_so(score_rows, measured, settings):
+    scores = {"a": [0.9] * 30 + [0.1] * 30, "b": [0.1] * 20}
+    tuned = [
+        row._replace(state="filtered", toxicity=None, heads=None) if 30 <= i < 60 else row
+        for i, row in enumerate(score_rows({"a": [0.9] * 5 + [0.1] * 55, "b": [0.1] * 20}))
+    ]
+    summary = measured({"base": score_rows(scores), "tuned": tuned}, PARENTS).compared(settings)
+    view = ComparisonView(summary.summary, "judge")
+    pair = row(summary.summary, "pairs", "a")
+    assert (pair.verdict, pair.reduced_output) == ("lower", "filtered, shorter")
+    rate = next(r for r in view.rates if (r.variant, r.subset) == ("tuned", "a"))
+    assert (rate.n_ok, rate.n_filtered, rate.n_scored) == (30, 30, 30)
+    assert "filtered" in [column.name for column in behaviour(view).columns]
+    assert "30 filtered" in str(rates(view).rows)
+    (note,) = filter_notes(view)
+    assert "tuned 30 of 80" in note
+    assert all(percent(share) in note for share in (5 / 80, 35 / 80))
+    assert "tuned 30 (30 withheld by a server)" in unscored_warning(view)
 
 
 def test_without_unfinished_thoughts_nothing_is_shown_of_them(family, settings):

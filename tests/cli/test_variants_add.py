@@ -411,3 +411,34 @@ def test_a_gguf_file_whose_metadata_have_other_types_is_still_added(hub, lab):
     writer.write_kv_data_to_file()
     writer.close()
     add(lab, str(lab / "MINE.GGUF"), "--parent", "chat")
+
+
+def test_a_name_on_a_server_is_added_with_its_url(lab):
+    chat = text(lab).replace("template: none", "template: chat")
+    (lab / "params.yaml").write_text(chat, "utf-8")
+    options = ("api:org/gpt-x", "--url", "https://host/v1")
+    add(lab, *options, "--base", "--family", "apis", "--dry-run")
+    assert text(lab) == chat
+    add(lab, *options, "--base", "--family", "apis")
+    add(lab, *options, "--parent", "org-gpt-x", "--key", "two")
+    config = load_config(lab / "params.yaml")
+    assert config.api_name_of("org-gpt-x") == config.api_name_of("two") == "org/gpt-x"
+    assert config.variants["two"].parent == "org-gpt-x"
+    assert config.families["apis"].variants == ["org-gpt-x", "two"]
+    assert {server.url for server in (config.runtime.servers or {}).values()} == {"https://host/v1"}
+    assert "# a comment that stays" in text(lab)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("api:x",), ("api:x", "--url", "https://h/v1"), ("hf:org/Name", "--url", "https://h/v1"),
+     ("api:x", "--url", "https://h/v1", "--base")],
+)  # fmt: skip
+def test_what_a_name_on_a_server_needs(lab, options):
+    add(lab, *options, code=2)
+
+
+def test_a_name_on_a_server_needs_the_chat_template(lab):
+    before = text(lab)
+    add(lab, "api:x", "--url", "https://h/v1", "--base", "--family", "f2", code=1)
+    assert text(lab) == before

@@ -69,6 +69,47 @@ def test_texts_from_a_file_have_no_weights_to_tune_serve_or_adapt():
     assert "smollm2-instruct is a file" in text
 
 
+API = {"uri": "api:org/gpt-x:free"}
+API_SERVER = {"url": "http://h/v1", "concurrency": 1, "timeout": 1.0, "max_attempts": 1}
+
+
+def api_values(template="chat", **variant):
+    """A configuration with a name on a server."""
+    values = changed("generation/template", template)
+    values["models"]["gpt"] = API
+    values["variants"]["gpt"] = {"family": "smollm2-135m", "role": "api", **variant}
+    values["families"]["smollm2-135m"]["variants"].append("gpt")
+    values["runtime"]["servers"] = {"gpt": API_SERVER}
+    return values
+
+
+def test_a_name_on_a_server_is_a_model_without_files_for_chat_messages():
+    config = parse_config(api_values(), "params.yaml")
+    assert (config.api_name_of("gpt"), config.is_served("gpt")) == ("org/gpt-x:free", True)
+    assert "models.gpt" not in dict(config.sources())
+    assert not [line for line in config.unpinned() if "gpt" in line]
+    assert "generation.template" in refused(api_values("none"))
+    assert "variants.gpt.served_model_name" in refused(api_values(served_model_name="gpt"))
+    for name, value in {"sha256": "0" * 64, "adapter": {"uri": "file:a"}}.items():
+        values = api_values()
+        values["models"]["gpt"] = {**API, name: value}
+        assert f"models.gpt.{name}" in refused(values)
+    values = api_values()
+    values["finetunes"]["smollm2-rude"]["parent"] = "gpt"
+    assert "finetunes.smollm2-rude.parent" in refused(values)
+
+
+@pytest.mark.parametrize("uri", ["api:", "api: x", "api:x ", "api:a\nb", "api:a\x1bb"])
+def test_a_name_on_a_server_is_printable(uri):
+    values = api_values()
+    values["models"]["gpt"] = {"uri": uri}
+    assert "models.gpt.uri" in refused(values)
+
+
+def test_only_models_are_names_on_a_server():
+    assert "prompts.subsets.neutral.uri" in refused(changed("prompts/subsets/neutral/uri", "api:x"))
+
+
 @pytest.mark.parametrize(
     "reader",
     [{"format": "table"}, {"format": "xml"}, {"format": "garak", "text": "t"}, {"prompt": "p"}],

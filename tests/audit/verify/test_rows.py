@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.audit.verify.rows import (
+    api_row_problems,
     generation_problems,
     made_by_other_code,
     score_problems,
@@ -167,3 +168,22 @@ def test_a_summary_of_other_code_is_told_from_one_of_todays(tmp_path):
         assert made_by_other_code(tmp_path, compare) == expected
     path.write_text("{", "utf-8")
     assert made_by_other_code(tmp_path, compare) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_odd"),
+    [
+        ({}, False),
+        ({"thought": "a thought kept apart", "thought_tokens": 2}, False),
+        ({"state": "filtered", "text": "", "error": "why"}, False),
+        ({"state": "unfinished", "text": ""}, False),
+        ({"state": "filtered"}, True),
+        ({"state": "error"}, True),
+        ({"state": "empty"}, True),
+        ({"text": ""}, True),
+        ({"text": "<t>a</t>b"}, True),
+    ],
+)
+def test_rows_of_a_name_on_a_server_have_the_texts_that_their_states_allow(changes, is_odd):
+    rows = [ROWS[0]._replace(**changes)]
+    assert bool(list(api_row_problems(rows, ThoughtMarkers("<t>", "</t>")))) == is_odd
