@@ -16,6 +16,7 @@ from toxtrail.execution.execution_records import (
     read_executions,
     record_paths,
     records_dir,
+    relative_name,
     write_record,
 )
 from toxtrail.provenance.identity import sha256_file
@@ -87,3 +88,11 @@ def test_a_temporary_copy_of_dvc_uses_the_records_of_the_experiment(tmp_path):
     copy = ArtifactStore(tmp_path / ".dvc/tmp/exps/tmp1")
     assert records_dir(copy, "score", "v") == tmp_path / "data/records/score/v"
     assert records_dir(ArtifactStore(tmp_path), "score", "v") == tmp_path / "data/records/score/v"
+
+
+@pytest.mark.parametrize("key", ["v", "records", "data"])
+def test_the_relative_name_of_a_record_does_not_depend_on_the_names_in_it(tmp_path, key):
+    store = ArtifactStore(tmp_path / "data" / "records")
+    write_record(store, {"stage": "score", "key": key, "output_sha256": "00"})
+    (path,) = record_paths(store, "score", key)
+    assert relative_name(path) == path.relative_to(store.root).as_posix()

@@ -71,9 +71,8 @@ def record_paths(store: ArtifactStore, stage: str, key: str) -> list[Path]:
 
 
 def relative_name(path: Path) -> str:
-    """Return the path of a record file, or of a stage run's folder, from the experiment on."""
-    parts = path.parts
-    return "/".join(parts[len(parts) - parts[::-1].index("records") - 2 :])
+    """Return the path of a record file relative to the experiment: data/records/STAGE/KEY/FILE."""
+    return "/".join(path.parts[-5:])
 
 
 def find_record(
