@@ -176,7 +176,7 @@ def _longest_text(experiment: Experiment, variant: str, local: LocalTokenizer) -
     probe = store.read_card(variant).probe
     texts = probe.texts if probe else ()
     sentences = [len(local.tokenizer(text)["input_ids"]) + 1 for text in texts]
-    return max([*prompts, *sentences])
+    return max([*prompts, *sentences], default=1)
 
 
 def _connect(

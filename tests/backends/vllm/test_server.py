@@ -16,7 +16,7 @@ import requests
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.backends.vllm import server as server_module
 from toxtrail.backends.vllm.installation import VllmInstallation
-from toxtrail.backends.vllm.server import VllmSettings, running_server
+from toxtrail.backends.vllm.server import VllmSettings, excerpt, running_server
 from toxtrail.errors import BackendError
 
 PROGRAM = f"""#!{sys.executable} -ISu
@@ -188,3 +188,15 @@ def test_a_file_that_changes_while_it_is_loaded_is_refused(tmp_path, install):
     with pytest.raises(BackendError, match="changed while vLLM loaded it"):
         run(tmp_path, install(begin)).__enter__()
     require_gone(tmp_path)
+
+
+def test_an_excerpt_has_the_cause_above_the_last_lines():
+    traceback = [f"(APIServer) line {n}" for n in range(20)]
+    final = "RuntimeError: Engine core initialization failed. See root cause above."
+    noise = ["WARNING fd limit errors like OSError: 24", "(EngineCore) Traceback"]
+    cause = "(EngineCore) ERROR ValueError: head size 16"
+    chosen = excerpt([*noise, cause, *traceback, final])
+    assert chosen[0] == cause
+    assert chosen[-1] == final
+    assert excerpt(traceback) == traceback[-12:]
+    assert excerpt([]) == []

@@ -7,11 +7,12 @@ process ends in any way.
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,8 @@ PORT_ATTEMPTS = 3
 """Another program can take the free port before vLLM does."""
 PORT_TAKEN = "address already in use"
 LOG_LINES = 12
-LOG_BYTES = 20_000
+ERROR_LINE = re.compile(r"\w(Error|Exception): ")
+LOG_BYTES = 100_000
 """Longest end of a log that is read for a message."""
 
 
@@ -117,9 +119,9 @@ class VllmServer:
         return response.status_code == 200
 
     def _excerpt(self) -> str:
-        end = log_end(self._log, self.key)
-        lines = "\n".join(f"  {line}" for line in end.splitlines()[-LOG_LINES:])
-        return f"The end of its log ({self._log}):\n{lines}" if lines else f"See {self._log}."
+        lines = excerpt(log_end(self._log, self.key).splitlines())
+        text = "\n".join(f"  {line}" for line in lines)
+        return f"From its log ({self._log}):\n{text}" if lines else f"See {self._log}."
 
 
 @contextmanager
@@ -248,6 +250,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def excerpt(lines: Sequence[str]) -> list[str]:
+    """Return the last lines of a log, after the last line above them that names an error: vLLM
+    prints the cause first, and then the traceback of the process that waited for it."""
+    last = list(lines[-LOG_LINES:])
+    errors = [
+        line
+        for line in lines[: len(lines) - len(last)]
+        if ERROR_LINE.search(line) and "WARNING" not in line and "root cause" not in line
+    ]
+    return [*errors[-1:], *last]
 
 
 def log_end(log: Path, key: str) -> str:
