@@ -102,6 +102,14 @@ def test_the_primary_metric_is_set(experiment):
     assert tags["mlflow.experiment.primaryMetric.name"] == "judge/all/rate_pct"
 
 
+def test_the_saved_view_shows_rate_and_difference(page, address, experiment, runs):
+    view = "runs?viewStateShareKey=toxtrail&workflowType=machine_learning"
+    visit(page, link(address, experiment, view), runs["tuned"]["tags"]["difference"])
+    shown = page.inner_text("body")
+    for name in ("base", "tuned"):
+        assert runs[name]["tags"]["rate"] in shown
+
+
 def test_three_runs_side_by_side_show_their_metrics(page, address, experiment, runs):
     ids = [runs[name]["run_id"] for name in ("base", "tuned", "tiny comparison")]
     compared = json.dumps(ids)
