@@ -176,11 +176,13 @@ class Publication:
             if not lost:
                 return
             reason = f"it does not list {', '.join(lost)}."
+        elif fetched.missing:
+            reason = f"it does not list {PAYLOAD}."
         else:
             reason = fetched.reason or "it returned other bytes than were written."
         raise BackendError(
             f"The artifact store accepted the files of the run but does not return them: {reason} "
-            "The run was not sealed."
+            "A proxy in front of it may answer uploads with a login page. The run was not sealed."
         )
 
     def _note_other_files(self) -> None:
