@@ -145,7 +145,7 @@ def tampered(team, clones):
         ("latest_metrics", ids["tuned"], latest, 0.0763),
         ("metrics", ids["tuned"], latest, 0.0763),
         ("metrics", ids["tuned"], history, 0.0763),
-        ("tags", ids["base"], "toxtrail.role", "benign"),
+        ("tags", ids["base"], "role", "benign"),
         ("params", ids["base"], "generation.seed", "8"),
     ]
     objects = [comparison["summary.json"], base["scores.parquet"]]
@@ -173,13 +173,13 @@ def test_each_change_in_the_store_is_named_and_no_changed_number_is_shown(tamper
     listed = own.toxtrail("runs", "--json", code=None)
     runs = {run["name"]: run for run in json.loads(listed.stdout)}
     assert runs["tuned"]["metrics"][tampered.latest] != 0.0763
-    assert runs["base"]["tags"]["toxtrail.role"] == "base"
-    for name in (tampered.latest, "toxtrail.role", "generation.seed"):
+    assert runs["base"]["tags"]["role"] == "base"
+    for name in (tampered.latest, "role", "generation.seed"):
         assert name in listed.stderr, name
     report = json.loads(clones["proxied"].toxtrail("verify", "--json", code=3).stdout)
     broken = [check for check in report["checks"] if check["outcome"] == "BROKEN"]
     for run, subject in (
-        ("tuned", tampered.latest), ("tuned", tampered.history), ("base", "toxtrail.role"),
+        ("tuned", tampered.latest), ("tuned", tampered.history), ("base", "role"),
         ("base", "generation.seed"), ("tiny comparison", "summary.json"),
         ("base", "scores.parquet"),
     ):  # fmt: skip
