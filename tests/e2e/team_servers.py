@@ -105,7 +105,8 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
-        """Start it without waiting."""
+        """Start it without waiting, instead of one that may still run."""
+        self.kill()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._env, stdout=log, stderr=log, start_new_session=True
