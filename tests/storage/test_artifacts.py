@@ -59,6 +59,7 @@ GENERATIONS = st.builds(
     TEXT,
     thought=st.none(),
     thought_tokens=st.none(),
+    server_tokens=st.none() | st.integers(0, 2**31 - 1),
 ).flatmap(
     lambda row: (
         st.builds(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 600
 """Timeout of the lock: longer than the publication of any run."""
+CONNECT_SECONDS = 10
+"""Time in which a database server must accept a connection."""
 
 
 def tracking_root(root: Path) -> Path:
@@ -155,6 +157,7 @@ def _open_client(root: Path) -> Iterator[MlflowClient]:
     uri = tracking_uri(root)
     _refuse_address(uri)
     try:
+        _connect_once(uri)
         if is_local(root):
             from toxtrail.backends.mlflow.create_store import complete_store
 
@@ -165,6 +168,22 @@ def _open_client(root: Path) -> Iterator[MlflowClient]:
         if not _is_store_error(error):
             raise
         raise _store_error(root, uri, error) from error
+
+
+def _connect_once(uri: str) -> None:
+    """Connect to a database server, so that one that does not respond is an error at once: MLflow
+    would repeat its attempts for minutes.
+
+    Raises:
+        SQLAlchemyError: it does not accept the connection.
+    """
+    if not uri.startswith(("postgresql", "mysql")):
+        return
+    from sqlalchemy import NullPool, create_engine
+
+    timeout = {"connect_timeout": CONNECT_SECONDS}
+    with create_engine(uri, connect_args=timeout, poolclass=NullPool).connect():
+        pass
 
 
 def _refuse_unreadable(path: Path) -> None:
