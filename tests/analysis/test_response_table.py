@@ -43,7 +43,7 @@ ROWS = st.builds(
     prompt_id=st.sampled_from("abcé"),
     sample=st.integers(0, 3),
     subset=st.sampled_from(["one", "two"]),
-    state=st.sampled_from(["ok", "empty", "unfinished", "truncated", "error"]),
+    state=st.sampled_from(["ok", "empty", "unfinished", "filtered", "truncated", "error"]),
     text=TEXTS,
     token_ids=st.lists(st.integers(0, 4) | st.integers(0, 2**31 - 1), max_size=20).map(tuple),
     prompt_tokens=st.just(3),
@@ -51,6 +51,7 @@ ROWS = st.builds(
     error=st.just(""),
     thought=st.none(),
     thought_tokens=st.none(),
+    server_tokens=st.none() | st.integers(0, 2**31 - 1),
     cluster=st.none(),
     language=st.none() | st.just("fr"),
 ).flatmap(
