@@ -157,7 +157,8 @@ def test_a_bundle_of_a_run_is_verified_without_the_store(finished, elsewhere, na
 def test_what_a_run_cannot_do_is_an_error(elsewhere):
     elsewhere.toxtrail("audit", "tuned", "--reproduce", "1", code=1)
     elsewhere.toxtrail("export", "tuned", "--ro-crate", "--to", "x.zip", code=1)
-    elsewhere.toxtrail("audit", "nobody", code=1)
+    for arguments in (("audit", "nobody"), ("report", "nobody", "--to", "x.html")):
+        assert "Traceback" not in elsewhere.toxtrail(*arguments, code=1).stderr
     assert list(elsewhere.root.iterdir()) == []
 
 
@@ -225,6 +226,18 @@ def test_a_changed_verdict_is_named(stored):
     subject = loaded({**stored, "tuned": run._replace(run=run.run._replace(tags=tags))}, "tuned")
     (text,) = broken(audit_run(subject.verifier, subject.run).checks)
     assert "verdict" in text
+
+
+def test_a_changed_difference_of_a_logged_model_is_named(stored):
+    run = stored["tuned"]
+    (model,) = run.models
+    others = [row for row in model.metrics if row[2] != run.run.run_id]
+    assert others
+    for name, value, run_id in (others[0], model.metrics[0]):
+        rows = [row for row in model.metrics if row != (name, value, run_id)]
+        changed = model._replace(metrics=(*rows, (name, value + 1, run_id)))
+        subject = loaded({**stored, "tuned": run._replace(models=(changed,))}, "tuned")
+        assert broken(audit_run(subject.verifier, subject.run).checks)
 
 
 def test_a_changed_decision_of_a_gate_is_named(stored):

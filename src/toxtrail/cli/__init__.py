@@ -104,7 +104,9 @@ class Commands(click.Group):
 
 def _pull_advice(experiment: Experiment | None) -> str | None:
     """Return a note if results are missing because they were not pulled."""
-    if experiment is None or not (experiment.root / "dvc.lock").is_file():
+    if experiment is None or not experiment.exists:
+        return None
+    if not (experiment.root / "dvc.lock").is_file():
         return None
     from toxtrail.audit.status.not_pulled import pull_advice
 

@@ -25,7 +25,12 @@ from toxtrail.audit.verify.dvc_lock import Lock, parse_lock
 from toxtrail.audit.verify.executions import verify_executions
 from toxtrail.audit.verify.gates import verify_gate
 from toxtrail.audit.verify.hash_cache import HashCache
-from toxtrail.audit.verify.mlflow_runs import run_title, verify_run, verify_verdict
+from toxtrail.audit.verify.mlflow_runs import (
+    run_title,
+    verify_model_metrics,
+    verify_run,
+    verify_verdict,
+)
 from toxtrail.audit.verify.pipeline import LINK_OF_STAGE
 from toxtrail.audit.verify.rendered_outputs import verify_shown
 from toxtrail.audit.verify.rows import (
@@ -116,6 +121,8 @@ class RunVerifier:
             return checks
         title = run_title(run)
         checks += catch_damage("MLflow values", title, self._verify_verdict(run))
+        model_metrics = verify_model_metrics([run], self._runs)
+        checks += catch_damage("MLflow values", title, model_metrics)
         content = catch_damage("MLflow runs", title, self._verify_content(run))
         named = [c if c.name.startswith(title) else _of_run(c, title) for c in content]
         return [*checks, *named]
