@@ -52,8 +52,8 @@ def cloned(lab: Lab, root: Path) -> Lab:
 def costs(lab: Lab) -> dict[str, dict[str, float]]:
     """Content key -> the costs of its run."""
     return {
-        run["tags"]["toxtrail.content_key"]: {
-            name: value for name, value in run["metrics"].items() if "cost" in name
+        run["tags"]["toxtrail.key"]: {
+            name: value for name, value in run["metrics"].items() if name.startswith("stages/")
         }
         for run in lab.json("runs")
     }
