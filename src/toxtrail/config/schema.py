@@ -497,7 +497,8 @@ class VllmConfig(ConfigSection):
     tensor_parallel: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of GPUs that share the model. Default: 1."""
     kv_cache_gib: Annotated[float, Field(gt=0, le=10_000)] | None = None
-    """Memory for the KV cache of each GPU, or of the CPU, in GiB. Default: vLLM decides."""
+    """Memory for the KV cache of each GPU, or of the CPU, in GiB. Default: on GPUs, vLLM decides; 2
+    on a CPU."""
     batch_invariant: bool | None = None
     """true: a row does not depend on the others in its batch (VLLM_BATCH_INVARIANT). Default: true
     where the hardware supports it."""

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ import requests
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.backends.vllm import server as server_module
 from toxtrail.backends.vllm.installation import VllmInstallation
-from toxtrail.backends.vllm.server import VllmSettings, excerpt, running_server
+from toxtrail.backends.vllm.server import VllmSettings, excerpt, running_server, serve_command
 from toxtrail.errors import BackendError
 
 PROGRAM = f"""#!{sys.executable} -ISu
@@ -124,10 +125,19 @@ def test_it_sees_the_listed_files_alone_and_is_gone_after_the_block(tmp_path, in
 
 
 def test_the_base_alone_is_served_without_an_adapter(tmp_path, install):
-    with run(tmp_path, install(), lora_rank=0, kv_cache_gib=None):
+    with run(tmp_path, install(), lora_rank=0):
         pass
     (start,) = starts(tmp_path)
-    assert not {"--enable-lora", "--kv-cache-memory-bytes"} & set(start["argv"])
+    assert "--enable-lora" not in start["argv"]
+
+
+def test_without_a_setting_the_cache_is_limited_on_a_cpu_alone(install):
+    installation = install()
+    settings = SETTINGS._replace(kv_cache_gib=None)
+    on_cpu = serve_command(installation, settings, Path("x"), 1)
+    assert on_cpu[on_cpu.index("--kv-cache-memory-bytes") + 1] == str(2 * 2**30)
+    on_gpu = installation._replace(facts={**CPU, "platform": "cuda"})
+    assert "--kv-cache-memory-bytes" not in serve_command(on_gpu, settings, Path("x"), 1)
 
 
 def test_a_failed_start_names_the_code_and_the_end_of_the_log_without_the_key(tmp_path, install):

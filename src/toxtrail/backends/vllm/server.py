@@ -33,6 +33,8 @@ PORT_ATTEMPTS = 3
 """Another program can take the free port before vLLM does."""
 PORT_TAKEN = "address already in use"
 LOG_LINES = 12
+CPU_CACHE_GIB = 2.0
+"""Default on a CPU, where vLLM's own default is most of the machine's memory. Our choice."""
 ERROR_LINE = re.compile(r"\w(Error|Exception): ")
 LOG_BYTES = 100_000
 """Longest end of a log that is read for a message."""
@@ -202,8 +204,9 @@ def serve_command(
         command += ["--lora-modules", f"{ADAPTER}={scratch / ADAPTER}"]
     if settings.tensor_parallel > 1:
         command += ["--tensor-parallel-size", str(settings.tensor_parallel)]
-    if settings.kv_cache_gib is not None:
-        command += ["--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * 2**30))]
+    cache = settings.kv_cache_gib or (CPU_CACHE_GIB if installation.is_cpu else None)
+    if cache is not None:
+        command += ["--kv-cache-memory-bytes", str(int(cache * 2**30))]
     if installation.is_cpu:
         command.append("--enforce-eager")  # compiling for a CPU takes minutes and a C++ compiler
     return command
