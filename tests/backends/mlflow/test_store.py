@@ -7,7 +7,12 @@ import time
 
 import pytest
 
-from toxtrail.backends.mlflow.store import UnreachableStoreError, readonly_client
+from toxtrail.backends.mlflow.store import (
+    CONNECT_SECONDS,
+    UnreachableStoreError,
+    connect_arguments,
+    readonly_client,
+)
 
 
 def test_a_database_that_refuses_the_connection_is_asked_once(tmp_path, monkeypatch):
@@ -22,3 +27,17 @@ def test_a_database_that_refuses_the_connection_is_asked_once(tmp_path, monkeypa
         with pytest.raises(UnreachableStoreError) as refused, readonly_client(tmp_path) as client:
             client.search_experiments()
     assert "secret-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "seconds"),
+    [
+        ("postgresql://h/runs", CONNECT_SECONDS),
+        ("postgresql+psycopg2://h/runs", CONNECT_SECONDS),
+        ("mysql+pymysql://h/runs", CONNECT_SECONDS),
+        ("postgresql://h/runs?connect_timeout=60", None),
+        ("postgresql+pg8000://h/runs", None),
+    ],
+)
+def test_an_own_time_out_is_kept_and_a_driver_without_one_gets_none(uri, seconds):
+    assert connect_arguments(uri).get("connect_timeout") == seconds

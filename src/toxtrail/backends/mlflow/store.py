@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 600
 """Timeout of the lock: longer than the publication of any run."""
 CONNECT_SECONDS = 10
-"""Time in which a database server must accept a connection."""
+"""Time in which a database server must accept a connection. Our choice."""
+TIMEOUT_DRIVERS = frozenset({"psycopg", "psycopg2", "pymysql", "mysqldb", "mysqlconnector"})
+"""SQLAlchemy's names of the drivers with an argument `connect_timeout`."""
 
 
 def tracking_root(root: Path) -> Path:
@@ -181,9 +183,23 @@ def _connect_once(uri: str) -> None:
         return
     from sqlalchemy import NullPool, create_engine
 
-    timeout = {"connect_timeout": CONNECT_SECONDS}
-    with create_engine(uri, connect_args=timeout, poolclass=NullPool).connect():
+    with create_engine(uri, connect_args=connect_arguments(uri), poolclass=NullPool).connect():
         pass
+
+
+def connect_arguments(uri: str) -> dict[str, int]:
+    """Return the time-out in seconds for a database's driver; empty if the address has one, or if
+    the driver has no such argument.
+
+    Raises:
+        SQLAlchemyError: the address names an unknown driver.
+    """
+    from sqlalchemy import make_url
+
+    url = make_url(uri)
+    if "connect_timeout" in url.query or url.get_driver_name() not in TIMEOUT_DRIVERS:
+        return {}
+    return {"connect_timeout": CONNECT_SECONDS}
 
 
 def _refuse_unreadable(path: Path) -> None:
