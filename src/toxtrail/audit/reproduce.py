@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from toxtrail.audit.lineage.context import AuditContext, AuditTarget
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
@@ -42,7 +42,8 @@ Key = tuple[str, int]
 class Plan(NamedTuple):
     """Recorded settings of a generation run."""
 
-    engine: str | None
+    engine: Literal["packed", "plain"] | None
+    """None: not recorded, or rows of another engine; `runtime.engine` is used."""
     batch_tokens: int | None
     threads: int | None
     source: str
@@ -216,7 +217,7 @@ def _model(
         loaded.tokenizer,
         make_decoding(settings),
         plan.batch_tokens or runtime.batch_tokens,
-        plan.engine or runtime.engine,  # type: ignore[arg-type]
+        plan.engine or runtime.engine,
     )
     return model, environment_info(device)
 
