@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from toxtrail.audit.status.not_pulled import not_pulled, pull_advice
@@ -51,6 +54,18 @@ def test_a_file_in_the_folder_or_in_the_cache_is_here(clone):
     (clone / "data/prompts.parquet").touch()
     assert not_pulled(clone) == []
     assert pull_advice(clone) is None
+
+
+def test_what_cannot_be_read_is_not_called_missing(clone, monkeypatch):
+    real = Path.stat
+
+    def refuse(path, **options):
+        if path.name == "base":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert not_pulled(clone) == ["data/prompts.parquet"]
 
 
 def test_the_advice_names_the_remote(clone):

@@ -7,14 +7,15 @@ from pathlib import Path
 from toxtrail.audit.verify.dvc_lock_parser import read_entries
 from toxtrail.backends.dvc import cache_folder, default_remote
 from toxtrail.errors import DataError
-from toxtrail.regular_files import read_text
+from toxtrail.regular_files import read_text, status
 
 NOT_STORED = "mlruns/"
 """Folder of outputs that neither DVC nor git keeps."""
 
 
 def not_pulled(root: Path) -> list[str]:
-    """Return the outputs in dvc.lock that neither the folder nor DVC's cache has."""
+    """Return the outputs in dvc.lock that neither the folder nor DVC's cache has. Those whose
+    presence cannot be determined are not among them."""
     try:
         entries = read_entries(read_text(root / "dvc.lock"))
     except (DataError, OSError, UnicodeDecodeError):
@@ -25,9 +26,17 @@ def not_pulled(root: Path) -> list[str]:
         for entry in entries.values()
         for path, md5 in entry.outs.items()
         if not path.startswith(NOT_STORED)
-        and not (root / path).exists()
-        and not (objects / md5[:2] / md5[2:]).exists()
+        and _is_missing(root / path)
+        and _is_missing(objects / md5[:2] / md5[2:])
     ]
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether a path certainly does not exist; False if that cannot be read."""
+    try:
+        return status(path) is None
+    except OSError:
+        return False
 
 
 def pull_advice(root: Path) -> str | None:
