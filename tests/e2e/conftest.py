@@ -132,6 +132,16 @@ def breakable(finished, tmp_path) -> Iterator[Lab]:
     yield finished
     shutil.rmtree(finished.root)
     shutil.move(tmp_path / "kept", finished.root)
+    close_stores()
+
+
+def close_stores() -> None:
+    """Close MLflow's connections in this process. MLflow keeps one for each address, and it still
+    reads the file of a database that was put back since."""
+    for name in ("tracking", "model_registry"):
+        module = sys.modules.get(f"mlflow.store.{name}.sqlalchemy_store")
+        for engine in module.SqlAlchemyStore._engine_map.values() if module else ():
+            engine.dispose()
 
 
 @pytest.fixture
