@@ -94,7 +94,7 @@ def grow(root: Path, runs: int, commits: int) -> None:
 def hashing(folder: Path, gigabytes: float, rounds: int) -> None:
     """Compare toxtrail's hashing (SHA-256 and MD5 in one read, files in parallel) with
     coreutils."""
-    from toxtrail.audit.verify.hash_cache import HashCache
+    from toxtrail.auditing.verify.hash_cache import HashCache
     from toxtrail.backends.protocols import NoProgress
 
     size, count = int(gigabytes * 2**30), 8

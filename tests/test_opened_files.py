@@ -18,8 +18,8 @@ CALLS = {"read_text", "read_bytes", "open"}
 
 DEVICES, REPORT = "backends/compute/devices.py", "reporting/html_report.py"
 PERMITTED = {
-    ("audit/bundle/bundle.py", "archive.open"): "a member of a zip, written",
-    ("audit/bundle/signing.py", "path.open"): "a key that a person names, which may be a pipe",
+    ("auditing/bundle/bundle.py", "archive.open"): "a member of a zip, written",
+    ("auditing/bundle/signing.py", "path.open"): "a key that a person names, which may be a pipe",
     ("backends/assets/hub_info.py", "Path(path).read_text"): "a download in a new temporary folder",
     ("backends/assets/download.py", "part.open"): "written, in the cache",
     ("backends/assets/pip.py", "report.read_text"): "a report of pip in a new temporary folder",

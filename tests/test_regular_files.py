@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from toxtrail.audit.verify.hash_cache import hash_file
+from toxtrail.auditing.verify.hash_cache import hash_file
 from toxtrail.config.load import load_config
 from toxtrail.errors import DataError
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest

@@ -398,7 +398,7 @@ def _depth(name: str, parents: Mapping[str, str]) -> int:
 
 
 def _warn_if_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
-    from toxtrail.audit.status.outdated_results import outdated_note
+    from toxtrail.auditing.status.outdated_results import outdated_note
 
     if note := outdated_note(experiment, manifest, source):
         warn(note)

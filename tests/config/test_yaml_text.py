@@ -14,7 +14,7 @@ from dvc.utils.serialize._yaml import YAMLFileCorruptedError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toxtrail.audit.verify.dvc_lock import UniqueKeyLoader
+from toxtrail.auditing.verify.dvc_lock import UniqueKeyLoader
 from toxtrail.config.load import read_yaml
 from toxtrail.config.yaml_text import YamlError, parse_yaml
 

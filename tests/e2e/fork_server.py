@@ -93,7 +93,7 @@ def _import_libraries() -> None:
     commands = {f"toxtrail.cli.{command}" for command in COMMANDS}
     for name in {*commands, "dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run",
                  "mlflow.store.tracking.sqlalchemy_store",
-                 "pymc", "nutpie", "toxtrail.audit.verify"}:  # fmt: skip
+                 "pymc", "nutpie", "toxtrail.auditing.verify"}:  # fmt: skip
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]

@@ -453,7 +453,7 @@ def params_at(values: Any, place: str) -> Any:
 
 def relocked(root: Path) -> None:
     """dvc.lock, and DVC's cache, say what the outputs are now."""
-    from toxtrail.audit.verify.hash_cache import HashCache
+    from toxtrail.auditing.verify.hash_cache import HashCache
     from toxtrail.backends.protocols import NoProgress
 
     digests, lock = HashCache(NoProgress()), values_of(root, "dvc.lock")

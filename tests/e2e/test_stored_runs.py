@@ -14,10 +14,10 @@ from conftest import Lab
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toxtrail.audit.bundle.bundle import open_bundle, read_listing, verify_bundle
-from toxtrail.audit.verify.load_runs import LoadedRun, without_damaged_duplicates
-from toxtrail.audit.verify.report_of_run import report_of_run
-from toxtrail.audit.verify.stored_runs import RunVerifier, audit_run, refuse_failed
+from toxtrail.auditing.bundle.bundle import open_bundle, read_listing, verify_bundle
+from toxtrail.auditing.verify.load_runs import LoadedRun, without_damaged_duplicates
+from toxtrail.auditing.verify.report_of_run import report_of_run
+from toxtrail.auditing.verify.stored_runs import RunVerifier, audit_run, refuse_failed
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import DataError

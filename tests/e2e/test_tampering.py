@@ -13,9 +13,9 @@ import tampering
 import yaml
 from conftest import Lab
 
-from toxtrail.audit.bundle.signing import public_key
-from toxtrail.audit.verify.hash_cache import dvc_files
-from toxtrail.audit.verify.run import load_context, verify
+from toxtrail.auditing.bundle.signing import public_key
+from toxtrail.auditing.verify.hash_cache import dvc_files
+from toxtrail.auditing.verify.run import load_context, verify
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.experiment import Experiment
 from toxtrail.stats import bayesian_bootstrap

@@ -108,7 +108,7 @@ def _pull_advice(experiment: Experiment | None) -> str | None:
         return None
     if not (experiment.root / "dvc.lock").is_file():
         return None
-    from toxtrail.audit.status.not_pulled import pull_advice
+    from toxtrail.auditing.status.not_pulled import pull_advice
 
     return pull_advice(experiment.root)
 

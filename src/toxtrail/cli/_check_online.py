@@ -58,7 +58,7 @@ def check_hub_assets(config: Config) -> list[HubAssetStatus]:
 
 def print_online(statuses: Sequence[HubAssetStatus]) -> None:
     """Print a table, the problems below it, and a summary."""
-    from toxtrail.audit.lineage.parent_claims import license_warning
+    from toxtrail.auditing.lineage.parent_claims import license_warning
 
     if not statuses:
         echo("params.yaml has no Hub assets.")

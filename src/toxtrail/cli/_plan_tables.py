@@ -128,7 +128,7 @@ def _speed(config: Config, options: PlanOptions) -> tuple[Speed | None, list[str
 
 def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:
     """Return the outdated stage runs; None if nothing was ever run."""
-    from toxtrail.audit.status.outdated_stages import staleness
+    from toxtrail.auditing.status.outdated_stages import staleness
 
     if not (root / "dvc.lock").is_file():
         return None
@@ -188,7 +188,7 @@ def _disk(needs: Mapping[str, DiskNeed], root: Path) -> dict[str, tuple[Path, Di
 
 
 def _licences(inputs: EstimateInputs) -> Iterator[str]:
-    from toxtrail.audit.lineage.parent_claims import license_warning
+    from toxtrail.auditing.lineage.parent_claims import license_warning
 
     for asset in inputs.sizes.values():
         if asset.license and (warning := license_warning(asset.license)):

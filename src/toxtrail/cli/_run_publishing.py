@@ -10,12 +10,12 @@ from toxtrail.errors import BackendError
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.audit.status.publication import PublicationState
+    from toxtrail.auditing.status.publication import PublicationState
 
 
 def publication_of(experiment: Experiment) -> PublicationState:
     """Return which tracked results the store has."""
-    from toxtrail.audit.status.publication import publication
+    from toxtrail.auditing.status.publication import publication
 
     experiment.warn_of_replaced_experiment()
     return publication(experiment.store, experiment.config)

@@ -44,7 +44,7 @@ def checked(experiment: Experiment, runs: Sequence[TrackedRun]) -> list[CheckedR
 
 
 def _checked(experiment: Experiment, run: TrackedRun) -> CheckedRun:
-    from toxtrail.audit.verify.sealed_run import changes
+    from toxtrail.auditing.verify.sealed_run import changes
     from toxtrail.backends.mlflow.write_run import RECORD
     from toxtrail.errors import BackendError, DataError, why_unread
     from toxtrail.records.run_tags import SEAL_TAG

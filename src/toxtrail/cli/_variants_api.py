@@ -47,7 +47,7 @@ def add_api_model(
         UsageError: an option is missing.
         ConfigError: the key is in use, or the new file would be invalid.
     """
-    from toxtrail.audit.lineage.parent_claims import slug
+    from toxtrail.auditing.lineage.parent_claims import slug
 
     if target.url is None:
         raise click.UsageError("api:NAME needs the URL of its server: --url http://HOST:8000/v1")

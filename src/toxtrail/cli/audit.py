@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from toxtrail.audit.lineage.resolve_path import resolve_path
+from toxtrail.auditing.lineage.resolve_path import resolve_path
 from toxtrail.cli._options import project_option
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
@@ -23,10 +23,10 @@ from toxtrail.reporting.table import Table, number_columns, text_columns
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from toxtrail.audit.lineage.context import AuditContext, AuditTarget
-    from toxtrail.audit.lineage.lineage import HashStatus, LineageNode
-    from toxtrail.audit.reproduce import Reproduction, ReproductionResult
-    from toxtrail.audit.verify.context import Check
+    from toxtrail.auditing.lineage.context import AuditContext, AuditTarget
+    from toxtrail.auditing.lineage.lineage import HashStatus, LineageNode
+    from toxtrail.auditing.reproduce import Reproduction, ReproductionResult
+    from toxtrail.auditing.verify.context import Check
     from toxtrail.backends.protocols import TrackedRun
 
 COLOURS: dict[HashStatus, str] = {
@@ -171,7 +171,7 @@ class Wishes(NamedTuple):
 
 
 def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
-    from toxtrail.audit.lineage.resolve import resolve
+    from toxtrail.auditing.lineage.resolve import resolve
 
     scene = scene_of(experiment)
     subject = resolve(reference, scene, wishes.show_text)
@@ -180,7 +180,7 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     used_seed: int = 0
     outcomes: list[ReproductionResult] = []
     if wishes.samples:
-        from toxtrail.audit.reproduce import reproduce_samples
+        from toxtrail.auditing.reproduce import reproduce_samples
 
         used_seed, outcomes = reproduce_samples(
             experiment, scene, subject, wishes.samples, wishes.seed
@@ -205,8 +205,8 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
 
 def _audit_run(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     """Audit a run by its own files, without an experiment."""
-    from toxtrail.audit.verify.load_runs import load_run
-    from toxtrail.audit.verify.stored_runs import audit_run
+    from toxtrail.auditing.verify.load_runs import load_run
+    from toxtrail.auditing.verify.stored_runs import audit_run
     from toxtrail.execution.progress import progress
 
     wishes.refuse_for_run()
@@ -236,15 +236,15 @@ def is_bundle(path: Path) -> bool:
         with open_regular(path) as file:
             if file.read(2) != b"PK":
                 return False
-    from toxtrail.audit.bundle import bundle
+    from toxtrail.auditing.bundle import bundle
 
     return bundle.is_bundle(path)
 
 
 def _audit_bundle(path: Path, wishes: Wishes) -> int:
     """Audit a bundle, without repository, DVC or MLflow."""
-    from toxtrail.audit.bundle.bundle import bundle_lineage, open_bundle, verify_bundle
-    from toxtrail.audit.bundle.signing import public_key
+    from toxtrail.auditing.bundle.bundle import bundle_lineage, open_bundle, verify_bundle
+    from toxtrail.auditing.bundle.signing import public_key
     from toxtrail.execution.progress import progress
 
     if wishes.samples:
@@ -276,7 +276,7 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
 def _show_results(
     experiment: Experiment, adapter: Path | None, commit: str | None, as_json: bool
 ) -> None:
-    from toxtrail.audit.lineage.downstream import results_of_adapter, results_of_commit
+    from toxtrail.auditing.lineage.downstream import results_of_adapter, results_of_commit
 
     scene = scene_of(experiment)
     if adapter is not None:
@@ -302,7 +302,7 @@ def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
 
 def scene_of(experiment: Experiment) -> AuditContext:
     """Return the context of the experiment, or an empty one outside of an experiment."""
-    from toxtrail.audit.lineage.context import AuditContext
+    from toxtrail.auditing.lineage.context import AuditContext
     from toxtrail.pipeline import stage_runs
 
     if not experiment.exists:
@@ -321,9 +321,9 @@ def print_link(link: LineageNode) -> None:
 def _checks(
     experiment: Experiment, subject: AuditTarget, scene: AuditContext, keys: Sequence[Path]
 ) -> Sequence[Check]:
-    from toxtrail.audit.bundle.signing import public_key
-    from toxtrail.audit.verify.run import load_context
-    from toxtrail.audit.verify.target import verify_file, verify_subject
+    from toxtrail.auditing.bundle.signing import public_key
+    from toxtrail.auditing.verify.run import load_context
+    from toxtrail.auditing.verify.target import verify_file, verify_subject
     from toxtrail.execution.progress import progress
 
     if scene.store is None:

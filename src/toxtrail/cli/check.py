@@ -37,7 +37,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
       toxtrail check --online
       toxtrail check --json
     """
-    from toxtrail.audit.verify.weights import identity_caveats
+    from toxtrail.auditing.verify.weights import identity_caveats
     from toxtrail.preflight.pinned_files import pin_problems
     from toxtrail.scaffold import stages_with_other_code
 
@@ -109,7 +109,7 @@ def _problems_of_reading(experiment: Experiment) -> list[str]:
 
 def _problems_of_lock(experiment: Experiment) -> list[str]:
     """Report a dvc.lock with conflict markers, or a truncated one."""
-    from toxtrail.audit.status.lock_repair import lock_problem
+    from toxtrail.auditing.status.lock_repair import lock_problem
 
     path = experiment.root / "dvc.lock"
     problem = lock_problem(read_text(path, "replace")) if path.is_file() else None
@@ -134,7 +134,7 @@ def _notes_of_reading(experiment: Experiment) -> list[str]:
     """List settings detected in files (the delimiter of a source, an adapter's own tokenizer),
     golden texts without a score, the lack of a scorer that is not lexical, and a clone in which
     git merges params.yaml and dvc.lock by lines."""
-    from toxtrail.audit.verify.weights import identified_cards
+    from toxtrail.auditing.verify.weights import identified_cards
     from toxtrail.backends.merge_driver import NOT_INSTALLED, lacks_merge_driver
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import (

@@ -48,7 +48,7 @@ def diff(
       toxtrail diff smollm2-rude 4fb4c821      local results v a run
       toxtrail diff smollm2-benign smollm2-rude --json
     """
-    from toxtrail.audit.lineage.result_diff import diff_results, unchanged_sections
+    from toxtrail.auditing.lineage.result_diff import diff_results, unchanged_sections
 
     (a, record_a, label_a), (b, record_b, label_b) = (
         _is_local(experiment, name, from_mlflow) for name in (name_a, name_b)

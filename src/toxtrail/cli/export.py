@@ -72,10 +72,10 @@ def _export_result(
     """Write the bundle of a local result; return file -> size in bytes."""
     import tempfile
 
-    from toxtrail.audit.bundle import ro_crate as crate
-    from toxtrail.audit.bundle.bundle import bundle_files, write_bundle
-    from toxtrail.audit.lineage.resolve import resolve
-    from toxtrail.audit.verify.signatures import SignedResult
+    from toxtrail.auditing.bundle import ro_crate as crate
+    from toxtrail.auditing.bundle.bundle import bundle_files, write_bundle
+    from toxtrail.auditing.lineage.resolve import resolve
+    from toxtrail.auditing.verify.signatures import SignedResult
     from toxtrail.cli.audit import scene_of
     from toxtrail.errors import ConfigError
     from toxtrail.storage.artifacts import pretty_json
@@ -110,11 +110,11 @@ def _export_run(experiment: Experiment, reference: str, target: Path) -> dict[st
     """
     import tempfile
 
-    from toxtrail.audit.bundle.bundle import write_bundle
-    from toxtrail.audit.bundle.run_bundle import AUDIT, about_run, audit_text, run_bundle_files
-    from toxtrail.audit.verify.load_runs import load_run
-    from toxtrail.audit.verify.mlflow_runs import run_title
-    from toxtrail.audit.verify.stored_runs import audit_run, refuse_failed
+    from toxtrail.auditing.bundle.bundle import write_bundle
+    from toxtrail.auditing.bundle.run_bundle import AUDIT, about_run, audit_text, run_bundle_files
+    from toxtrail.auditing.verify.load_runs import load_run
+    from toxtrail.auditing.verify.mlflow_runs import run_title
+    from toxtrail.auditing.verify.stored_runs import audit_run, refuse_failed
     from toxtrail.execution.progress import progress
 
     loaded = load_run(experiment, reference, progress())

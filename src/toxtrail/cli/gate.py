@@ -163,7 +163,7 @@ def _families_of_one_project(experiment: Experiment, names: Sequence[str]) -> li
 
 
 def _refuse_outdated(experiment: Experiment, summary: ComparisonSummary, source: str) -> None:
-    from toxtrail.audit.status.outdated_results import outdated
+    from toxtrail.auditing.status.outdated_results import outdated
     from toxtrail.provenance.identity import Manifest
 
     manifest = Manifest.from_json(summary.manifest)

@@ -107,7 +107,7 @@ def _versions(root: Path, name: str) -> tuple[str, str, str]:
 
 def _merged(name: str, base: str, ours: str, theirs: str) -> tuple[str, list[str]]:
     """Return the merged text of a file, and its conflicts."""
-    from toxtrail.audit.status.lock_merge import merge_lock
+    from toxtrail.auditing.status.lock_merge import merge_lock
     from toxtrail.config.merge_params import file_conflict, merge_params
 
     if name != "dvc.lock":

@@ -58,7 +58,7 @@ def _local_report(experiment: Experiment) -> Path:
         ConfigError: there is no experiment here.
         DataError: there is no report.
     """
-    from toxtrail.audit.status.outdated_results import outdated_note
+    from toxtrail.auditing.status.outdated_results import outdated_note
     from toxtrail.execution.factories import has_mlflow_variables
     from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 
@@ -84,8 +84,8 @@ def _report_of_run(experiment: Experiment, reference: str, target: Path) -> Path
         ConfigError: the file exists, or the run is a variant's.
         DataError: a check of a run failed, or a file is missing.
     """
-    from toxtrail.audit.verify.load_runs import load_run
-    from toxtrail.audit.verify.report_of_run import report_of_run
+    from toxtrail.auditing.verify.load_runs import load_run
+    from toxtrail.auditing.verify.report_of_run import report_of_run
     from toxtrail.execution.progress import progress
     from toxtrail.storage.artifacts import export_file
 

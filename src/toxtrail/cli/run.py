@@ -58,8 +58,8 @@ def _repro(
     jobs: int,
     keep_going: bool,
 ) -> None:
-    from toxtrail.audit.status.lock_repair import keep_copy, repair_lock
-    from toxtrail.audit.status.not_pulled import pull_advice
+    from toxtrail.auditing.status.lock_repair import keep_copy, repair_lock
+    from toxtrail.auditing.status.not_pulled import pull_advice
     from toxtrail.backends.dvc import Repro
     from toxtrail.backends.dvc_process import heal_file_locks
 

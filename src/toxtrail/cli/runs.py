@@ -104,7 +104,7 @@ def runs(
     selected = [r for r in everything if family in (None, r.tags.get(FAMILY_TAG))]
     selected = [run for run in selected if kind in (None, run.tags.get(KIND_TAG))]
     if revision is not None:
-        from toxtrail.audit.lineage.downstream import lock_at, runs_of_lock
+        from toxtrail.auditing.lineage.downstream import lock_at, runs_of_lock
 
         selected = runs_of_lock(lock_at(experiment.root, revision or None)[1], selected)
     if only_latest or tree:
@@ -159,8 +159,8 @@ def _why_none(experiment: Experiment, *wishes: str | None) -> str:
 def _print_orphans(
     experiment: Experiment, tracked_runs: Sequence[TrackedRun], as_json: bool
 ) -> None:
-    from toxtrail.audit.lineage.downstream import orphans
-    from toxtrail.audit.lineage.lock_history import lock_history
+    from toxtrail.auditing.lineage.downstream import orphans
+    from toxtrail.auditing.lineage.lock_history import lock_history
 
     lost = orphans(lock_history(experiment.root), tracked_runs)
     if as_json:

@@ -36,8 +36,8 @@ def sign(
       toxtrail sign --key ~/.toxtrail.pem
       toxtrail verify --public-key toxtrail.pem.pub
     """
-    from toxtrail.audit.bundle import signing
-    from toxtrail.audit.verify.signatures import signable, statement
+    from toxtrail.auditing.bundle import signing
+    from toxtrail.auditing.verify.signatures import signable, statement
     from toxtrail.config.load import read_yaml
 
     refuse_several({"--key": key, "--new-key": new_key})

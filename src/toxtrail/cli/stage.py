@@ -305,7 +305,7 @@ def report_command(experiment: Experiment) -> None:
 
 
 def _warn_of_caveats(experiment: Experiment, key: str) -> None:
-    from toxtrail.audit.verify.weights import identity_caveats
+    from toxtrail.auditing.verify.weights import identity_caveats
 
     for line in identity_caveats(experiment).get(key, ()):
         warn(f"weak: {key}: {line}.")

@@ -15,7 +15,7 @@ from toxtrail.regular_files import read_text
 from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
-    from toxtrail.audit.status.outdated_stages import Staleness
+    from toxtrail.auditing.status.outdated_stages import Staleness
 
 
 @click.command("status", short_help="Show which stages are outdated, and why.")
@@ -32,8 +32,8 @@ def status(experiment: Experiment, as_json: bool) -> None:
       toxtrail status
       toxtrail status --json
     """
-    from toxtrail.audit.status.not_pulled import not_pulled, pull_advice
-    from toxtrail.audit.status.outdated_stages import staleness
+    from toxtrail.auditing.status.not_pulled import not_pulled, pull_advice
+    from toxtrail.auditing.status.outdated_stages import staleness
     from toxtrail.backends import git
     from toxtrail.cli._run_publishing import publication_of
     from toxtrail.execution.execution_records import RECORDS
@@ -103,7 +103,7 @@ def _print_stale(stale: Staleness) -> None:
 
 def _damage(root: Path) -> str | None:
     """Return what prevents DVC from running, with the remedy."""
-    from toxtrail.audit.status.lock_repair import lock_problem
+    from toxtrail.auditing.status.lock_repair import lock_problem
     from toxtrail.backends.dvc_process import file_locks
 
     lock = root / "dvc.lock"

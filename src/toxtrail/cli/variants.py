@@ -19,7 +19,7 @@ from toxtrail.reporting.table import Table, text_columns
 from toxtrail.text_escaping import escape_control_chars
 
 if TYPE_CHECKING:
-    from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, Proposal
+    from toxtrail.auditing.lineage.parent_claims import ParentClaimCheck, Proposal
     from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import WeightsCandidate
     from toxtrail.config.edit_params import Entry, YamlListItem
@@ -103,7 +103,7 @@ def add(
         _print_candidate(candidate, origin)
     if problems:
         raise ConfigError(_refusal(candidate, origin))
-    from toxtrail.audit.lineage.parent_claims import propose_entry
+    from toxtrail.auditing.lineage.parent_claims import propose_entry
 
     wishes = {"key": key, "family": family, "role": role}
     proposal = propose_entry(candidate, experiment.config, origin.parent, wishes)
@@ -130,7 +130,7 @@ def _check_options(
 def _examined(
     experiment: Experiment, address: str, parent: str | None, base: bool
 ) -> tuple[WeightsCandidate, ParentClaimCheck]:
-    from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, check_parent_claims
+    from toxtrail.auditing.lineage.parent_claims import ParentClaimCheck, check_parent_claims
     from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import examine_weights, follow_quantized
     from toxtrail.execution.factories import make_asset_store
@@ -260,7 +260,7 @@ def _comments(candidate: WeightsCandidate, origin: ParentClaimCheck) -> list[str
 
 
 def _print_candidate(candidate: WeightsCandidate, origin: ParentClaimCheck) -> None:
-    from toxtrail.audit.lineage.parent_claims import license_warning
+    from toxtrail.auditing.lineage.parent_claims import license_warning
 
     facts = [
         ("weights", candidate.uri),
@@ -295,7 +295,7 @@ def _as_json(
     diff: list[str],
     written: bool,
 ) -> dict[str, Any]:
-    from toxtrail.audit.lineage.parent_claims import license_warning
+    from toxtrail.auditing.lineage.parent_claims import license_warning
 
     return {
         "candidate": {**candidate._asdict(), "claims": [c._asdict() for c in candidate.claims]},

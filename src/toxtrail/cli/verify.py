@@ -17,7 +17,7 @@ from toxtrail.experiment import Experiment
 from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
-    from toxtrail.audit.verify.context import Check
+    from toxtrail.auditing.verify.context import Check
 
 BROKEN_EXIT = 3
 
@@ -65,9 +65,9 @@ def verify(
       toxtrail verify --public-key lab.pem.pub
       toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
     """
-    from toxtrail.audit.bundle.signing import public_key
-    from toxtrail.audit.verify.run import load_context
-    from toxtrail.audit.verify.run import verify as run_checks
+    from toxtrail.auditing.bundle.signing import public_key
+    from toxtrail.auditing.verify.run import load_context
+    from toxtrail.auditing.verify.run import verify as run_checks
     from toxtrail.execution.progress import progress
 
     experiment: Experiment = ctx.obj
@@ -86,8 +86,8 @@ def verify(
 
 def _run_checks(experiment: Experiment, references: Sequence[str]) -> list[Check]:
     """Verify runs by their own files: the named ones, else all of the MLflow experiment."""
-    from toxtrail.audit.verify.load_runs import load_all_runs, load_run
-    from toxtrail.audit.verify.stored_runs import NOT_IN_RUNS, verify_stored_runs
+    from toxtrail.auditing.verify.load_runs import load_all_runs, load_run
+    from toxtrail.auditing.verify.stored_runs import NOT_IN_RUNS, verify_stored_runs
     from toxtrail.execution.progress import progress
 
     if not references:
@@ -122,7 +122,7 @@ def show(
     Args:
         limit: on the lines of weak or missing checks; None for all.
     """
-    from toxtrail.audit.verify.run import tally
+    from toxtrail.auditing.verify.run import tally
 
     if as_json:
         counts = [row._asdict() for row in tally(checks)]
