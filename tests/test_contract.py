@@ -222,12 +222,6 @@ def test_every_reading_command_speaks_json(name):
     assert "--json" in {option for param in command.params for option in param.opts}
 
 
-def test_the_version_is_said_once(project_text):
-    import toxtrail
-
-    assert f'version = "{toxtrail.__version__}"' in project_text("pyproject.toml")
-
-
 def test_every_dependency_of_the_package_is_pinned(project_text):
     pins = {
         line.split("==")[0].lower().replace("_", "-")

@@ -1,3 +1,3 @@
 """toxtrail: how fine-tuning changes a language model's toxicity, and which fine-tune did it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
