@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench rehearsal vllm-test clean
+.PHONY: demo test check bench rehearsal vllm-test dist clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -42,6 +42,14 @@ bench: $(VENV)/run.stamp
 rehearsal: $(VENV)/run.stamp
 	python benchmarks/rehearsal.py $(REHEARSAL)
 
+# Build the source distribution and the wheel into dist/, and check what a package index checks.
+dist:
+	$(PYTHON) -m venv $(VENV)/dist
+	$(VENV)/dist/bin/python -m pip install --quiet build==1.6.1 twine==7.0.0
+	rm -rf dist
+	$(VENV)/dist/bin/python -m build
+	$(VENV)/dist/bin/twine check --strict dist/*
+
 $(VENV)/run.stamp: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "Python 3.11 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -56,4 +64,4 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .toxtrail
+	rm -rf $(VENV) .toxtrail build dist

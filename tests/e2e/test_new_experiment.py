@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 from conftest import PROJECT, Lab
+
+import toxtrail
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +40,13 @@ class Installed(Lab):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built as a user builds it, from a copy: a build leaves files in the source."""
-    folder = tmp_path_factory.mktemp("wheel")
+def sdist(tmp_path_factory) -> Path:
+    """Built from a copy: a build leaves files in the source."""
+    folder = tmp_path_factory.mktemp("sdist")
     kept = ("src", "data/sources", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
-    for name in (*kept, ".gitattributes", "pyproject.toml", "README.md", "LICENSE", "params.yaml",
-                 "dvc.yaml", "requirements.txt"):  # fmt: skip
+    for name in (*kept, ".gitattributes", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
+                 "CHANGELOG.md", "CITATION.cff", "params.yaml", "dvc.yaml",
+                 "requirements.txt"):  # fmt: skip
         source, target = PROJECT / name, folder / "source" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -48,10 +54,19 @@ def wheel(tmp_path_factory) -> Path:
             shutil.copytree(source, target, symlinks=True, ignore=clutter)
         else:
             shutil.copy(source, target)
-    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(folder)]
-    command = [sys.executable, "-m", "pip", "wheel", *options, str(folder / "source")]
-    subprocess.run(command, check=True)
-    (built,) = folder.glob("toxtrail-*.whl")
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
+    command = [sys.executable, "-c", build]
+    subprocess.run(command, cwd=folder / "source", check=True, capture_output=True)
+    (built,) = folder.glob("toxtrail-*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist) -> Path:
+    """Built from the source distribution, as `python -m build` and installers do."""
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(sdist.parent)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(sdist)], check=True)
+    (built,) = sdist.parent.glob("toxtrail-*.whl")
     return built
 
 
@@ -93,14 +108,52 @@ def experiment(installed, tiny_assets) -> Installed:
     return mine
 
 
-def test_the_wheel_carries_presets_templates_and_the_demos_data(wheel):
+def package_files(folder: Path) -> dict[str, bytes]:
+    """File of the package, relative to the folder that contains it -> its content, links followed."""
+    return {
+        path.relative_to(folder.parent).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         inside = {name: archive.read(name) for name in archive.namelist()}
-    assert inside["toxtrail/presets/demo.yaml"] == (PROJECT / "params.yaml").read_bytes()
-    assert {f"toxtrail/presets/{name}.yaml" for name in ("hub", "paper")} <= set(inside)
-    for source in (PROJECT / "data/sources").iterdir():
-        assert inside[f"toxtrail/presets/sources/{source.name}"] == source.read_bytes()
-    assert "toxtrail/templates/report.html" in inside
+    info = f"toxtrail-{toxtrail.__version__}.dist-info"
+    metadata = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    others = {f"{info}/{name}" for name in (*metadata, "top_level.txt")}
+    expected = package_files(PROJECT / "src/toxtrail")
+    assert set(inside) == set(expected) | others
+    assert {name: inside[name] for name in expected} == expected
+    assert expected["toxtrail/presets/demo.yaml"] == (PROJECT / "params.yaml").read_bytes()
+    for path in {str(PROJECT), str(wheel.parent), str(Path.home())}:
+        assert not [name for name, content in inside.items() if f"{path}/".encode() in content]
+
+
+def test_the_metadata_of_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = f"toxtrail-{toxtrail.__version__}.dist-info/METADATA"
+        metadata = message_from_bytes(archive.read(name))
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert metadata["Version"] == toxtrail.__version__
+    assert metadata["Requires-Python"] == project["requires-python"]
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload(decode=True) == (PROJECT / "README.md").read_bytes()
+    assert len(metadata.get_all("Requires-Dist")) >= len(project["dependencies"])
+
+
+def test_the_source_distribution_has_the_package_and_what_builds_it(sdist):
+    with tarfile.open(sdist) as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+    files = {name for name, member in members.items() if member.isfile()}
+    package = {f"src/{name}" for name in package_files(PROJECT / "src/toxtrail")}
+    top = {"CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md"}
+    rest = {name for name in files if not name.startswith("src/toxtrail.egg-info/")}
+    assert rest == package | top | {"pyproject.toml", "setup.cfg"}
+    assert all(member.isfile() or member.isdir() for member in members.values())
 
 
 def test_nothing_of_the_checkout_is_imported(installed):
