@@ -109,7 +109,7 @@ def experiment(installed, tiny_assets) -> Installed:
 
 
 def package_files(folder: Path) -> dict[str, bytes]:
-    """File of the package, relative to the folder that contains it -> its content, links followed."""
+    """File, relative to the folder that contains the package -> its content; links are followed."""
     return {
         path.relative_to(folder.parent).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
