@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None:
     """Check params.yaml, and that local files match their pins and contain the required columns,
     rows and prompts; that scorers have the named heads, and are those whose error rates are given;
-    and that this machine has the named device, and vLLM if it is the engine. Nothing is downloaded.
+    and that this machine has the named device, and vLLM if it is the engine. Package versions that
+    results were made with and that are not the installed ones are a note. Nothing is downloaded.
 
     With --online, look up each asset on the Hub: whether it exists, is gated (accept its license
     first), was renamed or is missing; and its license.
@@ -39,6 +40,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     """
     from toxtrail.auditing.verify.weights import identity_caveats
     from toxtrail.preflight.pinned_files import pin_problems
+    from toxtrail.preflight.result_packages import other_versions_note, result_packages
     from toxtrail.scaffold import stages_with_other_code
 
     experiment: Experiment = ctx.obj
@@ -46,6 +48,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     unpinned, changed = config.unpinned(), pin_problems(experiment)
     drawn = _prompts_of(experiment)
     code, notes = list(stages_with_other_code(experiment.root)), _notes_of_reading(experiment)
+    packages = result_packages(config, experiment.store)
     changed += _problems_of_lock(experiment) + _problems_of_reading(experiment)
     changed += _problems_of_device(config.runtime.device)
     outside, weak = _outside_of(experiment), identity_caveats(experiment)
@@ -56,6 +59,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
             "files": changed,
             "notes": notes,
             "code": code,
+            "packages": [other._asdict() for other in packages],
             "clusters": [one._asdict() for one in drawn],
         }
         result |= {"outside": outside, "weak": weak}
@@ -64,6 +68,8 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     else:
         lines = [f"{o['place']}: outside the experiment, {o['path']}" for o in outside]
         lines += [f"weak: {key}: {line}" for key, caveats in weak.items() for line in caveats]
+        if versions := other_versions_note(packages):
+            notes.append(versions)
         _print_check(experiment, unpinned, changed, [*_drawn_lines(drawn), *notes, *lines])
         _print_code(code)
         if online:

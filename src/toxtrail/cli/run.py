@@ -40,12 +40,15 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     from toxtrail.cli._run_publishing import publish_missing
     from toxtrail.execution.run_lock import only_run
     from toxtrail.preflight.pinned_files import pin_problems
+    from toxtrail.preflight.result_packages import other_versions_note, result_packages
     from toxtrail.scaffold import require_same_code
 
     require_same_code(experiment.root)
     if changed := pin_problems(experiment):
         raise ConfigError("\n  ".join(["pin mismatch:", *changed]))
     targets = [target for key in keys for target in _targets(experiment, key)]
+    if note := other_versions_note(result_packages(experiment.config, experiment.store)):
+        warn(f"note: {note}")
     with only_run(experiment.root, warn) as lock:
         _repro(experiment, lock, (keys, targets), jobs, keep_going)
         publish_missing(experiment, targets)

@@ -17,7 +17,9 @@ from toxtrail.backends.mlflow.store import tracking_uri
 from toxtrail.backends.vllm.installation import find_command, require_supported_version
 from toxtrail.config.schema import Config
 from toxtrail.errors import BackendError, ConfigError, system_problem
+from toxtrail.preflight.result_packages import other_versions_note, result_packages
 from toxtrail.regular_files import read_text
+from toxtrail.storage.artifacts import ArtifactStore
 
 FREE_GIB = 5
 
@@ -40,6 +42,7 @@ def machine_checks(root: Path, config: Config | None = None) -> list[Finding]:
     return [
         _python(),
         _check("packages", lambda: _packages(root / "requirements.txt")),
+        _check("packages of results", lambda: _result_packages(root, config)),
         _check("device", _device),
         _check("asset cache", _cache),
         _check("experiment", lambda: _experiment_folder(root)),
@@ -94,6 +97,14 @@ def _installed(name: str) -> str | None:
         return version(name).split("+")[0]
     except PackageNotFoundError:
         return None
+
+
+def _result_packages(root: Path, config: Config | None) -> Finding:
+    """Compare the package versions of the results with the installed ones: a difference is no
+    problem."""
+    others = result_packages(config, ArtifactStore(root)) if config is not None else []
+    note = other_versions_note(others)
+    return Finding(True, "packages of results", note or "as installed, or no results", "")
 
 
 def _device() -> Finding:
