@@ -100,8 +100,7 @@ def _installed(name: str) -> str | None:
 
 
 def _result_packages(root: Path, config: Config | None) -> Finding:
-    """Compare the package versions of the results with the installed ones: a difference is no
-    problem."""
+    """Compare the package versions of the results with the installed ones, for information."""
     others = result_packages(config, ArtifactStore(root)) if config is not None else []
     note = other_versions_note(others)
     return Finding(True, "packages of results", note or "as installed, or no results", "")
