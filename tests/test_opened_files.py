@@ -18,6 +18,7 @@ CALLS = {"read_text", "read_bytes", "open"}
 
 DEVICES, REPORT = "backends/compute/devices.py", "reporting/html_report.py"
 PERMITTED = {
+    ("preflight/bfloat16.py", "Path('/proc/cpuinfo').read_text"): "system",
     ("auditing/bundle/bundle.py", "archive.open"): "a member of a zip, written",
     ("auditing/bundle/signing.py", "path.open"): "a key that a person names, which may be a pipe",
     ("backends/assets/hub_info.py", "Path(path).read_text"): "a download in a new temporary folder",

@@ -85,6 +85,7 @@ def _planned(experiment: Experiment, options: PlanOptions) -> RunEstimate:
     disk_needs = {folder: (room.size, free) for folder, (_, room, free) in disk.items()}
     problems += resources.problems(inputs, needs, disk_needs)
     notes += [*resources.request_notes(inputs, work), *_licences(inputs)]
+    notes += _slow_settings(config, options, work)
     return RunEstimate(name, inputs, work, needs, disk, problems, notes)
 
 
@@ -124,6 +125,19 @@ def _speed(config: Config, options: PlanOptions) -> tuple[Speed | None, list[str
         return None, [str(error)]
     threads = set_num_threads(config.runtime.threads, config.runtime.processes)
     return measure_speed(device, config.generation.dtype, threads), []
+
+
+def _slow_settings(
+    config: Config, options: PlanOptions, work: Sequence[StageEstimate]
+) -> list[str]:
+    """Name the precisions that are slow on this processor, of stages that will run."""
+    from toxtrail.preflight.bfloat16 import device_without_torch, slow_bfloat16_here
+
+    if options.device is not None:
+        return []
+    stages = dict.fromkeys(item.stage for item in work if item.runs)
+    device = device_without_torch(config.runtime.device)
+    return [line for stage in stages for line in slow_bfloat16_here(config, device, stage)]
 
 
 def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:

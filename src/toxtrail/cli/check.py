@@ -16,6 +16,8 @@ from toxtrail.regular_files import read_text
 if TYPE_CHECKING:
     from toxtrail.preflight.source_contents import InClusters
 
+PIN_CURE = "`toxtrail pin` resolves and writes it."
+
 
 @click.command("check", short_help="Check params.yaml and the files it names.")
 @click.option("--strict", is_flag=True, help="Treat unpinned assets as errors.")
@@ -26,7 +28,8 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     """Check params.yaml, and that local files match their pins and contain the required columns,
     rows and prompts; that scorers have the named heads, and are those whose error rates are given;
     and that this machine has the named device, and vLLM if it is the engine. Package versions that
-    results were made with and that are not the installed ones are a note. Nothing is downloaded.
+    results were made with and that are not the installed ones are a note, and a precision that is
+    slow on this processor is a warning. Nothing is downloaded.
 
     With --online, look up each asset on the Hub: whether it exists, is gated (accept its license
     first), was renamed or is missing; and its license.
@@ -52,11 +55,12 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     changed += _problems_of_lock(experiment) + _problems_of_reading(experiment)
     changed += _problems_of_device(config.runtime.device)
     outside, weak = _outside_of(experiment), identity_caveats(experiment)
-    statuses = check_hub_assets(config) if online else []
+    statuses, slow = check_hub_assets(config) if online else [], _slow_settings(experiment)
     if as_json:
         result: dict[str, Any] = {
             "unpinned": unpinned,
             "files": changed,
+            "warnings": slow,
             "notes": notes,
             "code": code,
             "packages": [other._asdict() for other in packages],
@@ -70,7 +74,8 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
         lines += [f"weak: {key}: {line}" for key, caveats in weak.items() for line in caveats]
         if versions := other_versions_note(packages):
             notes.append(versions)
-        _print_check(experiment, unpinned, changed, [*_drawn_lines(drawn), *notes, *lines])
+        warnings = [*(f"{line}. {PIN_CURE}" for line in unpinned), *slow]
+        _print_check(experiment, warnings, changed, [*_drawn_lines(drawn), *notes, *lines])
         _print_code(code)
         if online:
             print_online(statuses)
@@ -136,6 +141,13 @@ def _problems_of_device(device: str) -> list[str]:
     return []
 
 
+def _slow_settings(experiment: Experiment) -> list[str]:
+    from toxtrail.preflight.bfloat16 import device_without_torch, slow_bfloat16_here
+
+    config = experiment.config
+    return slow_bfloat16_here(config, device_without_torch(config.runtime.device))
+
+
 def _notes_of_reading(experiment: Experiment) -> list[str]:
     """List settings detected in files (the delimiter of a source, an adapter's own tokenizer),
     golden texts without a score, the lack of a scorer that is not lexical, and a clone in which
@@ -192,16 +204,16 @@ def _print_code(names: Sequence[str]) -> None:
 
 
 def _print_check(
-    experiment: Experiment, unpinned: list[str], changed: list[str], notes: list[str]
+    experiment: Experiment, warnings: list[str], changed: list[str], notes: list[str]
 ) -> None:
     config = experiment.config
     echo(
         f"params.yaml: {len(config.variants)} variants in {len(config.families)} families, "
         f"{len(config.prompts.subsets)} prompt subsets, {len(config.scoring.scorers)} scorers."
     )
-    for line in unpinned:
+    for line in warnings:
         echo("warning: ", fg="yellow", nl=False)
-        echo(f"{line}. `toxtrail pin` resolves and writes it.")
+        echo(line)
     for line in notes:
         echo(f"note: {line}")
     for line in changed:

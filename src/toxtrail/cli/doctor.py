@@ -38,9 +38,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([result._asdict() for result in results])
     else:
-        rows: list[list[Any]] = [
-            ["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in results
-        ]
+        rows: list[list[Any]] = [[f.state, f.what, f.found, f.cure] for f in results]
         print_table(Table(None, text_columns("", "what", "found", "cure"), rows))
     if not all(result.ok for result in results):
         ctx.exit(1)

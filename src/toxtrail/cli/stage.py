@@ -109,6 +109,7 @@ def finetune_command(experiment: Experiment, key: str) -> None:
     if relaunch(experiment.root, runtime, ("finetune", key), distributed=False):
         return
     device, threads = pick_device(runtime.device), set_num_threads(runtime.threads)
+    _warn_of_bfloat16(experiment, device, "finetune", key)
     tuner = make_tuner(experiment, device)
     output = experiment.store.model_dir(key) / "model.json"
     with record_execution(experiment.store, "finetune", key, output, {"threads": threads}) as cost:
@@ -147,6 +148,8 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     ):
         output = store.generations_path(variant_config.family, variant)
         settings, is_first = generator.settings, group.number == 0
+        if is_first:
+            _warn_of_bfloat16(experiment, group.device, "generate", variant)
         with record_execution(store, "generate", variant, output, settings, is_first) as cost:
             cost |= generate.run(
                 store,
@@ -160,6 +163,15 @@ def generate_command(experiment: Experiment, variant: str) -> None:
             )
         if is_first:
             _warn_of_thoughts(experiment, variant)
+
+
+def _warn_of_bfloat16(
+    experiment: Experiment, device: str, stage_name: str, key: str | None = None
+) -> None:
+    from toxtrail.preflight.bfloat16 import slow_bfloat16_here
+
+    for line in slow_bfloat16_here(experiment.config, device, stage_name, key):
+        warn(line)
 
 
 def _warn_of_thoughts(experiment: Experiment, variant: str) -> None:
@@ -201,6 +213,8 @@ def score_command(experiment: Experiment, variant: str) -> None:
         return
     with process_group(runtime.device) as group:
         device, threads = group.device, set_num_threads(runtime.threads, group.here)
+        if group.number == 0:
+            _warn_of_bfloat16(experiment, device, "score")
         scorers = make_scorers(experiment, config.scorers, device)
         environment = scoring_environment(scorers, device)
         plan = {

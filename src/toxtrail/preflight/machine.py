@@ -17,6 +17,12 @@ from toxtrail.backends.mlflow.store import tracking_uri
 from toxtrail.backends.vllm.installation import find_command, require_supported_version
 from toxtrail.config.schema import Config
 from toxtrail.errors import BackendError, ConfigError, system_problem
+from toxtrail.preflight.bfloat16 import (
+    bfloat16_uses,
+    device_without_torch,
+    named_keys,
+    processor_support,
+)
 from toxtrail.preflight.result_packages import other_versions_note, result_packages
 from toxtrail.regular_files import read_text
 from toxtrail.storage.artifacts import ArtifactStore
@@ -32,6 +38,11 @@ class Finding(NamedTuple):
     found: str
     cure: str
 
+    @property
+    def state(self) -> str:
+        """`ok`, `warning` (nothing is prevented, but there is a remedy) or `PROBLEM`."""
+        return "PROBLEM" if not self.ok else "warning" if self.cure else "ok"
+
 
 def machine_checks(root: Path, config: Config | None = None) -> list[Finding]:
     """Return the results of all checks, in the order in which problems should be fixed.
@@ -44,6 +55,7 @@ def machine_checks(root: Path, config: Config | None = None) -> list[Finding]:
         _check("packages", lambda: _packages(root / "requirements.txt")),
         _check("packages of results", lambda: _result_packages(root, config)),
         _check("device", _device),
+        _bfloat16(config),
         _check("asset cache", _cache),
         _check("experiment", lambda: _experiment_folder(root)),
         _check("git commit", lambda: _git(root)),
@@ -65,9 +77,9 @@ def _check(what: str, look: Callable[[], Finding]) -> Finding:
 
 def _python() -> Finding:
     installed = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    return Finding(
-        sys.version_info[:2] == (3, 11), "Python", installed, "the pinned set is for Python 3.11"
-    )
+    is_pinned = sys.version_info[:2] == (3, 11)
+    cure = "" if is_pinned else "the pinned set is for Python 3.11"
+    return Finding(is_pinned, "Python", installed, cure)
 
 
 def _packages(requirements: Path) -> Finding:
@@ -111,6 +123,19 @@ def _device() -> Finding:
 
     facts = environment_info(pick_device("auto"))
     return Finding(True, "device", ", ".join(f"{k} {v}" for k, v in facts.items()), "")
+
+
+def _bfloat16(config: Config | None) -> Finding:
+    """Tell whether bfloat16 is slow on this processor, and name the settings that use it."""
+    support = processor_support()
+    if support.is_supported is not False:
+        known = "fast on this processor" if support.is_supported else "not known"
+        return Finding(True, "bfloat16", f"{known}: {support.fact}", "")
+    device = device_without_torch(config.runtime.device) if config else None
+    uses = bfloat16_uses(config) if config and device == "cpu" else []
+    cures = [f"set {use.place}: float32 (for {named_keys(use.keys)})" for use in uses]
+    found = f"slower than float32 on this processor: no instructions ({support.fact})"
+    return Finding(True, "bfloat16", found, "; ".join(cures))
 
 
 def _vllm(root: Path, config: Config | None) -> Finding:
