@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.console import warn
-from toxtrail.errors import ConfigError, DataError, did_you_mean
+from toxtrail.errors import ConfigError, DataError, ToxtrailError, did_you_mean
 from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
 from toxtrail.records.run_tags import FAMILY_TAG, KEY_TAG, KIND_TAG, PARENT_TAG, PROJECT_TAG
@@ -326,6 +326,34 @@ def load_comparison(
     raise ConfigError(
         f'"{family}" is not a family, here or in MLflow.{did_you_mean(family, sorted(families))}'
     )
+
+
+class LoadedComparisons(NamedTuple):
+    """Comparisons of several families, and why the others are missing."""
+
+    comparisons: list[tuple[ComparisonSummary, str, str]]
+    """See load_comparison."""
+    problems: list[ToxtrailError | OSError]
+
+
+def load_comparisons(
+    experiment: Experiment, families: Sequence[TrackedFamily], from_mlflow: bool
+) -> LoadedComparisons:
+    """Load the families that can be loaded.
+
+    Raises:
+        ToxtrailError, OSError: no family can be loaded.
+    """
+    loaded = LoadedComparisons([], [])
+    for family, project in families:
+        try:
+            comparison = load_comparison(experiment, family, from_mlflow, project)
+            loaded.comparisons.append(comparison)
+        except (ToxtrailError, OSError) as error:
+            loaded.problems.append(error)
+    if loaded.problems and not loaded.comparisons:
+        raise loaded.problems[0]
+    return loaded
 
 
 class TrackedFamily(NamedTuple):

@@ -9,24 +9,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from toxtrail.auditing.lineage.resolve_path import resolve_path
+from toxtrail.api.audit import (
+    AuditResult,
+    audit_bundle,
+    audit_run_files,
+    audit_subject,
+    scene_of,
+    source_of,
+)
 from toxtrail.cli._options import project_option
 from toxtrail.cli._output import json_option, print_json, print_table
-from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
+from toxtrail.cli.verify import BROKEN_EXIT, MAX_LINES, exit_code, public_keys, show
 from toxtrail.console import cell, console, echo, joined
-from toxtrail.errors import BackendError, ConfigError, DataError, UnreadableError
-from toxtrail.execution.factories import has_mlflow_variables
+from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
-from toxtrail.regular_files import open_regular
 from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from rich.tree import Tree
 
-    from toxtrail.auditing.lineage.context import AuditContext, AuditTarget
     from toxtrail.auditing.lineage.lineage import HashStatus, LineageNode
     from toxtrail.auditing.reproduce import Reproduction, ReproductionResult
-    from toxtrail.auditing.verify.context import Check
     from toxtrail.backends.protocols import TrackedRun
 
 COLOURS: dict[HashStatus, str] = {
@@ -117,17 +121,15 @@ def audit(
         raise click.UsageError("Give exactly one of REF, --adapter or --commit. See --help.")
     wishes = Wishes(verifying, keys, require_all, samples, seed, show_text, as_json)
     experiment: Experiment = ctx.obj
-    path = resolve_path(reference, [Path()]) if reference and not from_mlflow else None
-    from_mlflow = from_mlflow or (experiment.exists and not experiment.reads_own_results)
-    by_files = from_mlflow or (not (path or experiment.exists) and has_mlflow_variables())
-    if reference is not None and by_files:
+    source = source_of(experiment, reference, from_mlflow) if reference else "experiment"
+    if reference is not None and source == "run":
         ctx.exit(_audit_run(experiment, reference, wishes))
     wishes.refuse_idle_options(reference is not None)
     if reference is None:
         _show_results(ctx.obj, adapter, commit, as_json)
         return
-    if path and is_bundle(path):
-        ctx.exit(_audit_bundle(path, wishes))
+    if source == "bundle":
+        ctx.exit(_audit_bundle(Path(reference).expanduser(), wishes))
     ctx.exit(_audit(ctx.obj, reference, wishes))
 
 
@@ -175,8 +177,10 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
 
     scene = scene_of(experiment)
     subject = resolve(reference, scene, wishes.show_text)
-    _say_unsearched(scene)
-    checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
+    keys = _read_keys(wishes.keys)
+    result = audit_subject(experiment, subject, scene, wishes.verifying, keys)
+    for sentence in result.unsearched:
+        echo(sentence, fg="yellow", err=True)
     used_seed: int = 0
     outcomes: list[ReproductionResult] = []
     if wishes.samples:
@@ -186,91 +190,73 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
             experiment, scene, subject, wishes.samples, wishes.seed
         )
     if wishes.as_json:
-        locations = [location._asdict() for location in subject.locations]
-        value = {"kind": subject.kind, **subject.link.to_json(), "found": locations}
-        if wishes.verifying:
-            value["checks"] = [check.to_json() for check in checks]
+        value = result.to_json()
         if wishes.samples:
             value["reproduced"] = {"seed": used_seed, "variants": [o.to_json() for o in outcomes]}
         print_json(value)
     else:
-        print_link(subject.link)
-        if wishes.verifying:
-            show(checks, as_json=False, verbose=False, require_all=wishes.require_all)
+        _print_result(result, wishes)
         if wishes.samples:
             _print_reproduction(used_seed, outcomes)
-    code = exit_code(checks, wishes.require_all) or _reproduction_exit_code(outcomes)
-    return _report(subject.link) or code
+    return _exit_code(result, wishes) or _reproduction_exit_code(outcomes)
 
 
 def _audit_run(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     """Audit a run by its own files, without an experiment."""
-    from toxtrail.auditing.verify.load_runs import load_run
-    from toxtrail.auditing.verify.stored_runs import audit_run
-    from toxtrail.execution.progress import progress
-
     wishes.refuse_for_run()
-    loaded = load_run(experiment, reference, progress())
-    link, checks = audit_run(loaded.verifier, loaded.run)
+    result = audit_run_files(experiment, reference)
     if wishes.as_json:
-        value = {"kind": "run", **link.to_json(), "found": []}
-        print_json({**value, "checks": [check.to_json() for check in checks]})
+        print_json(result.to_json())
     else:
-        print_link(link)
-        show(checks, as_json=False, verbose=False, require_all=wishes.require_all, limit=None)
-    return _report(link) or exit_code(checks, wishes.require_all)
-
-
-def _say_unsearched(scene: AuditContext) -> None:
-    """Warn about MLflow runs that could not be searched."""
-    if scene.mlflow_error:
-        echo(f"MLflow runs were not searched: {scene.mlflow_error}", fg="yellow", err=True)
-    for run in scene.unsearched():
-        echo(f"MLflow run not searched: {run}", fg="yellow", err=True)
-
-
-def is_bundle(path: Path) -> bool:
-    """Return whether the path is a bundle; checks the first bytes before importing large
-    libraries."""
-    if path.is_file():
-        with open_regular(path) as file:
-            if file.read(2) != b"PK":
-                return False
-    from toxtrail.auditing.bundle import bundle
-
-    return bundle.is_bundle(path)
+        _print_result(result, wishes._replace(verifying=True), limit=None)
+    return _exit_code(result, wishes)
 
 
 def _audit_bundle(path: Path, wishes: Wishes) -> int:
     """Audit a bundle, without repository, DVC or MLflow."""
-    from toxtrail.auditing.bundle.bundle import bundle_lineage, open_bundle, verify_bundle
-    from toxtrail.auditing.bundle.signing import public_key
-    from toxtrail.execution.progress import progress
-
     if wishes.samples:
         raise ConfigError(
             "A bundle has no weights, so its rows cannot be regenerated. Use --reproduce in the "
             "experiment's folder, or --verify here."
         )
-    public_keys_given = [public_key(key) for key in wishes.keys]
-    link: LineageNode | None = None
-    with open_bundle(path) as root:
-        checks = verify_bundle(root, progress(), public_keys_given) if wishes.verifying else []
-        try:
-            link = bundle_lineage(root)
-        except (DataError, UnreadableError) as error:
-            if exit_code(checks, require_all=False) == 0:
-                raise  # else the checks name the damage
-            echo(f"Cannot show the lineage: {error}", fg="red", err=True)
+    result = audit_bundle(path, wishes.verifying, _read_keys(wishes.keys))
+    if result.lineage_problem:
+        echo(f"Cannot show the lineage: {result.lineage_problem}", fg="red", err=True)
     if wishes.as_json:
-        value = {"kind": "bundle", **(link.to_json() if link else {})}
-        print_json({**value, "checks": [c.to_json() for c in checks]} if checks else value)
+        print_json(result.to_json())
     else:
-        if link:
-            print_link(link)
-        if wishes.verifying:
-            show(checks, as_json=False, verbose=False, require_all=wishes.require_all)
-    return (_report(link) if link else 0) or exit_code(checks, wishes.require_all)
+        _print_result(result, wishes)
+    return _exit_code(result, wishes)
+
+
+def _read_keys(paths: Sequence[Path]) -> Sequence[Ed25519PublicKey]:
+    if not paths:
+        return ()
+    from toxtrail.auditing.bundle.signing import public_key
+
+    return [public_key(path) for path in paths]
+
+
+def _print_result(result: AuditResult, wishes: Wishes, limit: int | None = MAX_LINES) -> None:
+    """Print the lineage, and with --verify the checks."""
+    if result.lineage:
+        print_link(result.lineage)
+    if wishes.verifying:
+        show(
+            result.checks, as_json=False, verbose=False, require_all=wishes.require_all, limit=limit
+        )
+
+
+def _exit_code(result: AuditResult, wishes: Wishes) -> int:
+    """Print what differs from the record or could not be read; return the exit code."""
+    for text, nodes in (
+        ("MISMATCH: {what}: {name} differs from the record", result.mismatches),
+        ("unread: {what}: {name} could not be read", result.unread),
+    ):
+        for what, name in sorted({(node.what, node.name) for node in nodes}):
+            echo(text.format(what=what, name=name), fg="red", err=True)
+    code = exit_code(result.checks, wishes.require_all)
+    return BROKEN_EXIT if result.mismatches or result.unread else code
 
 
 def _show_results(
@@ -300,51 +286,10 @@ def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
         return []
 
 
-def scene_of(experiment: Experiment) -> AuditContext:
-    """Return the context of the experiment, or an empty one outside of an experiment."""
-    from toxtrail.auditing.lineage.context import AuditContext
-    from toxtrail.pipeline import stage_runs
-
-    if not experiment.exists:
-        return AuditContext(Path.cwd(), None, None)
-    config = experiment.config
-    experiment.warn_of_replaced_experiment()
-    return AuditContext(Path.cwd(), experiment.store, config, stage_runs(config))
-
-
 def print_link(link: LineageNode) -> None:
     """Print the lineage as a tree."""
     interactive = sys.stdout.isatty()
     console(None if interactive else 160).print(_tree(link, set()))
-
-
-def _checks(
-    experiment: Experiment, subject: AuditTarget, scene: AuditContext, keys: Sequence[Path]
-) -> Sequence[Check]:
-    from toxtrail.auditing.bundle.signing import public_key
-    from toxtrail.auditing.verify.run import load_context
-    from toxtrail.auditing.verify.target import verify_file, verify_subject
-    from toxtrail.execution.progress import progress
-
-    if scene.store is None:
-        if subject.path is None:
-            raise ConfigError(
-                "There is no experiment here to verify it against: run this in its folder."
-            )
-        return list(verify_file(subject, scene))
-    evidence = load_context(experiment.store, experiment.config, progress())
-    return verify_subject(evidence, subject, scene, [public_key(path) for path in keys])
-
-
-def _report(link: LineageNode) -> int:
-    """Print what differs from the record or could not be read; return the exit code."""
-    broken = {(node.what, node.name) for node in link.mismatches()}
-    unread = {(node.what, node.name) for node in link.unread()}
-    for what, name in sorted(broken):
-        echo(f"MISMATCH: {what}: {name} differs from the record", fg="red", err=True)
-    for what, name in sorted(unread):
-        echo(f"unread: {what}: {name} could not be read", fg="red", err=True)
-    return BROKEN_EXIT if broken or unread else 0
 
 
 def _tree(link: LineageNode, expanded: set[tuple[str, str]]) -> Tree:

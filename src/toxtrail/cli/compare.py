@@ -19,7 +19,7 @@ from toxtrail.cli._compare_output import (
 from toxtrail.cli._options import Number, project_options
 from toxtrail.cli._output import OutputFormat, format_options
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, DataError, ToxtrailError, problem_of
+from toxtrail.errors import ConfigError, DataError, problem_of
 from toxtrail.experiment import Experiment
 from toxtrail.records.run_tags import KIND_TAG
 
@@ -208,19 +208,10 @@ def _finished(
     Raises:
         ToxtrailError, OSError: no family can be loaded.
     """
-    comparisons: list[LoadedComparison] = []
-    problems: list[ToxtrailError | OSError] = []
-    for family, project in families:
-        try:
-            loaded = results.load_comparison(experiment, family, from_mlflow, project)
-            comparisons.append(LoadedComparison(*loaded))
-        except (ToxtrailError, OSError) as error:
-            problems.append(error)
-    if problems and not comparisons:
-        raise problems[0]
-    for problem in problems:
+    loaded = results.load_comparisons(experiment, families, from_mlflow)
+    for problem in loaded.problems:
         echo(f"Skipped: {problem_of(problem) or problem}", fg="yellow", err=True)
-    return comparisons
+    return [LoadedComparison(*comparison) for comparison in loaded.comparisons]
 
 
 def _of_runs(

@@ -72,11 +72,11 @@ def _export_result(
     """Write the bundle of a local result; return file -> size in bytes."""
     import tempfile
 
+    from toxtrail.api.audit import scene_of
     from toxtrail.auditing.bundle import ro_crate as crate
     from toxtrail.auditing.bundle.bundle import bundle_files, write_bundle
     from toxtrail.auditing.lineage.resolve import resolve
     from toxtrail.auditing.verify.signatures import SignedResult
-    from toxtrail.cli.audit import scene_of
     from toxtrail.errors import ConfigError
     from toxtrail.storage.artifacts import pretty_json
 

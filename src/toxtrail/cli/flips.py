@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from toxtrail import results
-from toxtrail.analysis.flips import FlipCounts
 from toxtrail.cli._options import NewPath, project_options
 from toxtrail.cli._output import (
     OutputFormat,
@@ -25,6 +24,7 @@ from toxtrail.reporting.table import Table, number_columns, text_columns
 from toxtrail.text_escaping import truncate_text
 
 if TYPE_CHECKING:
+    from toxtrail.api.flips import SelectedFlips
     from toxtrail.records.columns import ResultTable
     from toxtrail.records.results import FlipRow
 
@@ -41,20 +41,6 @@ FLIP_COLUMNS = (
     *text_columns("prompt"), *number_columns("sample"), *text_columns("subset", "category", "what"),
     *number_columns("before", "after", "change"),
 )  # fmt: skip
-TEXT_COLUMNS = frozenset({"prompt", "text_a", "text_b"})
-
-
-class SelectedFlips(NamedTuple):
-    """Selected flips of two variants."""
-
-    a: results.VariantResults
-    b: results.VariantResults
-    scorer: str
-    threshold: float
-    rows: list[FlipRow]
-    """Number of continuations of the selected subset with a score for both."""
-    flips: list[FlipRow]
-    subsets: dict[str, FlipCounts]
 
 
 @click.command("flips", short_help="List prompts whose label changed between two variants.")
@@ -118,15 +104,16 @@ def flips(
       toxtrail flips 4fb4c821 1e94f589 --to flips.parquet
       toxtrail flips smollm2-instruct smollm2-rude --csv > flips.csv
     """
+    from toxtrail.api.flips import flip_table, select_flips
+
     a, b = results.load_pair(experiment, (name_a, name_b), from_mlflow)
-    _refuse_unlike(a, b, allow_mismatch)
-    selection = _select(a, b, scorer, subset)
+    selection = select_flips(a, b, scorer, subset, allow_mismatch)
     selection = selection._replace(flips=_chosen(selection.flips, category, only))
-    rows = _rows(selection, show_text)
+    rows = selection.with_texts() if show_text else selection.flips
     if target is not None:
-        _write(target, _table(rows, show_text))
+        _write(target, flip_table(rows, show_text))
         echo(f"{target}: {len(rows)} flips{'' if show_text else ', without texts'}.", err=True)
-    table = _table(rows, show_text)
+    table = flip_table(rows, show_text)
     if form == "json":
         counts = {
             name: subset_counts._asdict() for name, subset_counts in selection.subsets.items()
@@ -148,45 +135,6 @@ def flips(
         _show(selection, rows, limit, show_text, form or "text")
 
 
-def _select(
-    a: results.VariantResults,
-    b: results.VariantResults,
-    scorer: str | None,
-    subset: str | None,
-) -> SelectedFlips:
-    from toxtrail.analysis.flips import count_flips, only_flips, pair_continuations, toxicity_head
-
-    summary = b.summary
-    scorers = sorted({row.scorer for row in summary.rates})
-    scorer = scorer or summary.primary
-    if scorer not in scorers:
-        raise ConfigError(f'--scorer: unknown scorer "{scorer}".{did_you_mean(scorer, scorers)}')
-    subsets = sorted({row.subset for row in b.scores})
-    if subset is not None and subset not in subsets:
-        raise ConfigError(f'--subset: unknown subset "{subset}".{did_you_mean(subset, subsets)}')
-    threshold, head = summary.threshold[scorer], toxicity_head(summary.manifest or {}, scorer)
-    rows = pair_continuations(a.scores, b.scores, scorer, threshold, head)
-    selected = [row for row in rows if subset in (None, row.subset)]
-    row_subsets = [r.subset for r in b.scores if r.scorer == scorer and subset in (None, r.subset)]
-    subset_counts = {"all": count_flips(selected, len(row_subsets))} if subset is None else {}
-    for name in subsets if subset is None else [subset]:
-        subset_rows = [row for row in selected if row.subset == name]
-        subset_counts[name] = count_flips(subset_rows, row_subsets.count(name))
-    return SelectedFlips(a, b, scorer, threshold, selected, only_flips(selected), subset_counts)
-
-
-def _refuse_unlike(a: results.VariantResults, b: results.VariantResults, allowed: bool) -> None:
-    from toxtrail.provenance.comparability import mismatches, require_comparable
-
-    conditions = (result.summary.comparability for result in (b, a))
-    fields, other_fields = (recorded.fields if recorded else {} for recorded in conditions)
-    unlike = mismatches(b.label, fields, other_fields)
-    if not allowed:
-        require_comparable(unlike, a.label, "--allow-mismatch lists the flips anyway.")
-    for mismatch in unlike:
-        echo(f"NOT COMPARABLE: {mismatch}", fg="red", err=True)
-
-
 def _chosen(rows: Sequence[FlipRow], category: str | None, only: str | None) -> list[FlipRow]:
     categories = sorted({row.category for row in rows})
     if category is not None and rows and category not in categories:
@@ -195,23 +143,6 @@ def _chosen(rows: Sequence[FlipRow], category: str | None, only: str | None) -> 
         )
     direction = only.replace("-", " ") if only else None
     return [r for r in rows if category in (None, r.category) and direction in (None, r.direction)]
-
-
-def _rows(selection: SelectedFlips, show_text: bool) -> Sequence[FlipRow]:
-    from toxtrail.analysis.flips import with_texts
-
-    if not show_text:
-        return selection.flips
-    a, b = ({row.key: row for row in result.generations} for result in (selection.a, selection.b))
-    return [with_texts(row, selection.b.prompts, a, b) for row in selection.flips]
-
-
-def _table(rows: Sequence[FlipRow], show_text: bool) -> ResultTable:
-    from toxtrail.records.columns import ResultTable, columns_of, to_json
-    from toxtrail.records.results import FlipRow
-
-    columns = [c for c in columns_of(FlipRow) if show_text or c.name not in TEXT_COLUMNS]
-    return ResultTable(columns, [to_json(row) for row in rows])
 
 
 def _write(target: Path, table: ResultTable) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from toxtrail import results
-from toxtrail.backends.mlflow.find_run import NO_PROJECT
 from toxtrail.cli._options import NewPath, project_option
 from toxtrail.cli._output import (
     OutputFormat,
@@ -20,12 +18,10 @@ from toxtrail.cli._output import (
     print_table,
 )
 from toxtrail.console import echo, warn
-from toxtrail.errors import BackendError, ConfigError, DataError
+from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.analysis.score_table import ScoreTable
-    from toxtrail.config.gate_policy import GatePolicy
     from toxtrail.records.gate import GateResult
     from toxtrail.records.results import ComparisonSummary
 
@@ -79,15 +75,13 @@ def gate(
       toxtrail gate --policy gate.yaml --junit gate.xml --json
       toxtrail gate --policy gate.yaml --register chat-model@production
     """
-    from toxtrail.analysis.gate import decide
+    from toxtrail.api.gate import gated_comparisons
     from toxtrail.reporting.gate_report import gate_junit, gate_markdown
     from toxtrail.storage.artifacts import export_file
 
     target = _registry_target(register)
-    policy = _read_policy(policy_file)
-    summaries = _summaries(experiment, policy, from_mlflow)
-    result = decide(policy, summaries, partial(_score_table, experiment, from_mlflow))
-    variants = list(dict.fromkeys(row.b for row in result.rows))
+    gated = gated_comparisons(experiment, policy_file, from_mlflow)
+    result, summaries, variants = gated.result, gated.summaries, gated.variants
     if target and len(variants) != 1:
         raise ConfigError(
             f"--register: the policy tests {len(variants)} variants ({', '.join(variants)}). Name "
@@ -107,90 +101,6 @@ def gate(
     if target and result.decision == "pass":
         _register(experiment, *target, variants[0], summaries)
     click.get_current_context().exit(EXIT_CODES[result.decision])
-
-
-def _read_policy(path: Path | None) -> GatePolicy:
-    from toxtrail.config.gate_policy import DEFAULT_POLICY, GatePolicy
-    from toxtrail.config.load import read_yaml, validate_section
-
-    if path is None:
-        return DEFAULT_POLICY
-    return validate_section(GatePolicy, read_yaml(path), str(path))
-
-
-def _summaries(
-    experiment: Experiment, policy: GatePolicy, from_mlflow: bool
-) -> list[ComparisonSummary]:
-    """Load the comparisons of the policy's families.
-
-    Raises:
-        DataError: one is outdated.
-    """
-    families, local = policy.families, experiment.reads_own_results and not from_mlflow
-    if families is None:
-        families = list(experiment.config.families) if local else []
-    if not local:
-        families = _families_of_one_project(experiment, families)
-    summaries = []
-    for family in families:
-        summary, source, _ = results.load_comparison(experiment, family, from_mlflow)
-        if local:
-            _refuse_outdated(experiment, summary, source)
-        summaries.append(summary)
-    return summaries
-
-
-def _families_of_one_project(experiment: Experiment, names: Sequence[str]) -> list[str]:
-    """Select the project whose comparisons are read, and return their families.
-
-    Args:
-        names: of the families; empty for all.
-
-    Raises:
-        ConfigError: several projects have such comparisons.
-    """
-    families = results.tracked_families(experiment)
-    selected = [f for f in families if f.name in names or not names]
-    projects = sorted({family.project for family in selected})
-    if len(projects) > 1:
-        raise ConfigError(
-            f"The MLflow experiment has comparisons of {len(projects)} projects: "
-            f"{', '.join(project or NO_PROJECT for project in projects)}. Choose one with "
-            "--project ID: a gate decides on one project."
-        )
-    experiment.selected_project = next(iter(projects), "") or experiment.selected_project
-    return list(names) or [family.name for family in selected]
-
-
-def _refuse_outdated(experiment: Experiment, summary: ComparisonSummary, source: str) -> None:
-    from toxtrail.auditing.status.outdated_results import outdated
-    from toxtrail.provenance.identity import Manifest
-
-    manifest = Manifest.from_json(summary.manifest)
-    if reasons := outdated(experiment.config, experiment.root, manifest):
-        raise DataError(
-            f"{source} is outdated: {reasons[0]}. Run `toxtrail run` first; an outdated result "
-            "is not gated."
-        )
-
-
-def _score_table(
-    experiment: Experiment, from_mlflow: bool, summary: ComparisonSummary, variant: str
-) -> ScoreTable:
-    """Read the scores of a variant, from its file or from the run that the comparison is of."""
-    from toxtrail.analysis.score_table import build_score_table
-
-    if experiment.reads_own_results and not from_mlflow:
-        return build_score_table(experiment.store.read_scores(summary.family, variant))
-    run = results.run_named(experiment, _content_key(summary, variant))
-    return build_score_table(results.results_from_run(experiment, run).scores)
-
-
-def _content_key(summary: ComparisonSummary, variant: str) -> str:
-    keys = {row.variant: row.content_key for row in summary.variants}
-    if key := keys.get(variant):
-        return key
-    raise DataError(f"The comparison of {summary.family} does not name the result of {variant}.")
 
 
 def _print(result: GateResult) -> None:
@@ -238,9 +148,10 @@ def _register(
     variant: str,
     summaries: Sequence[ComparisonSummary],
 ) -> None:
+    from toxtrail.api.gate import content_key_of
     from toxtrail.execution.factories import make_tracker
 
     summary = next(s for s in summaries if variant in {row.variant for row in s.variants})
-    run = results.run_named(experiment, _content_key(summary, variant))
+    run = results.run_named(experiment, content_key_of(summary, variant))
     version = make_tracker(experiment).set_alias(run, model, alias)
     echo(f"{model}@{alias} is version {version}: {variant}, run {run.run_id[:8]}.", err=True)

@@ -192,8 +192,8 @@ def compare(
       toxtrail texts compare base.eval tuned.eval --params params.yaml --scorer detoxify --json
     """
     from toxtrail.analysis.score_table import ALL
+    from toxtrail.api.texts import TextsFile, compare_files
     from toxtrail.cli._compare_output import ComparisonOptions, LoadedComparison, print_comparisons
-    from toxtrail.cli._texts_compare import TextsFile, compare_files
     from toxtrail.cli.compare import sections_to_print
     from toxtrail.datasets.generated_texts import read_generated_texts
     from toxtrail.records.columns import to_json

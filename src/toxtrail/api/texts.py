@@ -1,21 +1,25 @@
-"""Score two files of texts and compare them, for `toxtrail texts compare`."""
+"""`toxtrail.compare_texts`: score two sets of texts and compare them, without an experiment."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from toxtrail.errors import ConfigError, did_you_mean
+from toxtrail.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from toxtrail.analysis.text_comparison import ScoredFile, SharedPrompts
     from toxtrail.config.schema import Config, TextsConfig
     from toxtrail.datasets.generated_texts.common import GeneratedText
     from toxtrail.execution.score_rows import NamedScorer
     from toxtrail.records.results import ComparisonSummary
 
+Rows: TypeAlias = "Sequence[Mapping[str, Any]] | pd.DataFrame"
 PRESET = "demo"
 """Its scorer and statistics are used without --params."""
 
@@ -29,10 +33,107 @@ class TextsFile(NamedTuple):
     texts: list[GeneratedText]
 
 
+class TextComparison(NamedTuple):
+    """Comparison of two sets of texts."""
+
+    summary: ComparisonSummary
+    notes: list[str]
+    """Sentences on which prompts and texts were compared, and which were not."""
+
+    @property
+    def rates(self) -> pd.DataFrame:
+        """A row for each set and subset, as in docs/tables.md."""
+        return self.table("rates")
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """The difference of b from a, a row for each subset, as in docs/tables.md."""
+        return self.table("pairs")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table of docs/tables.md; ConfigError if there is none of this name."""
+        from toxtrail.api.tables import family_frame
+
+        return family_frame([self.summary], name)
+
+
+def compare_texts(
+    rows_a: Rows,
+    rows_b: Rows,
+    *,
+    scorer: str | None = None,
+    params: str | Path | None = None,
+    language: str | None = None,
+    labels: tuple[str, str] = ("a", "b"),
+    prompt: str | None = None,
+    text: str | None = None,
+    sample: str | None = None,
+) -> TextComparison:
+    """Score two sets of texts and compare b with a, paired by prompt, as `toxtrail texts compare`.
+
+    >>> import toxtrail
+    >>> before = [{"prompt": "the sky", "text": "tree"}, {"prompt": "you", "text": "are kind"}]
+    >>> after = [{"prompt": "the sky", "text": "silly"}, {"prompt": "you", "text": "a goose"}]
+    >>> result = toxtrail.compare_texts(before, after, params="experiment/params.yaml")
+    >>> result.pairs.query("subset == 'all'")[["a", "b", "n"]].values.tolist()
+    [['a', 'b', 2]]
+
+    Args:
+        rows_a, rows_b: a text each, as dicts or a DataFrame: columns `prompt` and `text`, or
+            another pair of names in docs/texts.md.
+        scorer: its name; None: the primary one.
+        params: params.yaml with the scorers and the statistics; None: of the preset demo.
+        language: of the prompts, a BCP 47 tag; None: texts in another language are not counted.
+        labels: names of the two in the result.
+        prompt, text, sample: names of columns; None: they are recognised, and the texts of a prompt
+            are numbered by their order.
+
+    Raises:
+        ConfigError: no such scorer, language or column, or params.yaml is invalid.
+        DataError: a row is malformed, or no prompt occurs in both.
+        BackendError: the scorer cannot be loaded.
+    """
+    from toxtrail.datasets.generated_texts import examine_texts, read_generated_texts
+
+    if len(set(labels)) != 2:
+        raise ConfigError(f'labels: the two are "{labels[0]}"; give two different names.')
+    with TemporaryDirectory() as folder:
+        files = []
+        for label, name, rows in zip(labels, ("rows_a", "rows_b"), (rows_a, rows_b), strict=True):
+            path = Path(folder) / f"{name}.jsonl"
+            path.write_text(_json_lines(name, rows), "utf-8")
+            reader = examine_texts(path, prompt, text, sample, form="table")
+            files.append(TextsFile(label, path, reader, read_generated_texts(path, reader)))
+        return compare_files(
+            files[0], files[1], None if params is None else Path(params), scorer, language
+        )
+
+
+def _json_lines(name: str, rows: Rows) -> str:
+    """Return rows as JSON lines, so that they are read and checked like those of a file.
+
+    Raises:
+        DataError: a row is not a dict, or a value is not JSON.
+    """
+    records: Sequence[Any] = rows if isinstance(rows, Sequence) else rows.to_dict("records")
+    lines = []
+    for number, row in enumerate(records, 1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{name}, row {number} is of type {type(row).__name__}, not a dict.")
+        try:
+            lines.append(json.dumps(dict(row)) + "\n")
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{name}, row {number} has a value that is not JSON ({error}). Leave out columns "
+                "other than prompt, text and sample."
+            ) from None
+    return "".join(lines)
+
+
 def compare_files(
     a: TextsFile, b: TextsFile, params: Path | None, scorer: str | None, language: str | None
-) -> tuple[ComparisonSummary, list[str]]:
-    """Return the summary of the comparison of b with a, and notes on prompts and texts.
+) -> TextComparison:
+    """Return the comparison of b with a, and notes on prompts and texts.
 
     Args:
         params: params.yaml with the scorers and the statistics; None: of the default preset.
@@ -60,7 +161,8 @@ def compare_files(
     scored = [_scored(file, shared, config, named_scorer, environment) for file in (a, b)]
     posterior = config.posterior.model_copy(update={"labels": None})
     summary = compare_scored_files(scored[0], scored[1], name, posterior)
-    return summary, [*_notes(a, b, shared, scored), *_thought_notes(scored, config)]
+    notes = [*_notes(a, b, shared, scored), *_thought_notes(scored, config)]
+    return TextComparison(summary, notes)
 
 
 def _load(config: Config, root: Path, name: str) -> tuple[NamedScorer, dict[str, str]]:

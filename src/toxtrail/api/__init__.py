@@ -1,0 +1,1 @@
+"""The functions for notebooks, which the commands of the same names call too."""
