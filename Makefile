@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench rehearsal vllm-test dist clean
+.PHONY: demo test check bench rehearsal vllm-test docs dist clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -42,6 +42,11 @@ bench: $(VENV)/run.stamp
 rehearsal: $(VENV)/run.stamp
 	python benchmarks/rehearsal.py $(REHEARSAL)
 
+# Build the documentation as a site in build/docs; a broken link is an error. External links are not fetched.
+docs: $(VENV)/docs.stamp
+	sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/docs
+	@echo "build/docs/index.html"
+
 # Build the source distribution and the wheel into dist/, and check what a package index checks.
 dist:
 	$(PYTHON) -m venv $(VENV)/dist
@@ -61,6 +66,10 @@ $(VENV)/run.stamp: requirements.txt pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp requirements-docs.txt
+	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""dvc.yaml, pipeline.py, the CLI, the config and the README say the same."""
+"""dvc.yaml, pipeline.py, the CLI, the config and the pages say the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toxtrail.cli.stage import stage as stage_group
 from toxtrail.config.schema import Config
 from toxtrail.pipeline import PIPELINE, SOURCE, Stage, code_sha256
 
-MAX_STAGE_LINES, MAX_RUN_LINES = 120, 10
+MAX_STAGE_LINES, MAX_RUN_LINES, MAX_README_LINES = 120, 10, 150
 
 PLUMBING = {
     "toxtrail",
@@ -180,12 +180,28 @@ def test_every_module_whose_mathematics_a_stage_uses_is_in_its_deps(stage):
     assert missing == set()
 
 
-def test_the_readme_shows_every_stage_and_every_command(project_text):
-    readme = project_text("README.md")
+def test_the_pages_show_every_stage_and_every_command(project_text):
+    stages, commands = project_text("docs/pipeline.md"), project_text("docs/commands.md")
     for stage in PIPELINE:
-        assert f"| `{stage.name}` | {stage.description} |" in readme
+        assert f"| `{stage.name}` | {stage.description} |" in stages
     for command in COMMANDS:
-        assert f"toxtrail {command}" in readme, command
+        assert f"| `toxtrail {command}" in commands, command
+
+
+def test_the_readme_is_short_and_names_commands_that_exist(project_text):
+    readme = project_text("README.md")
+    assert len(readme.splitlines()) <= MAX_README_LINES
+    assert {*re.findall(r"`toxtrail ([a-z]+)", readme)} <= {*COMMANDS, "quick"}
+    assert "make demo" in readme
+    assert "make test" in readme
+
+
+def test_architecture_shows_every_folder_of_the_source(project_text):
+    tree = re.search(
+        r"^src/toxtrail/\n(.*?)^```", project_text("docs/architecture.md"), re.M | re.S
+    )
+    folders = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/ ", tree[1], re.M)) == folders
 
 
 def test_each_public_file_of_the_cli_is_a_command_and_each_command_has_one():
