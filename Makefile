@@ -10,6 +10,7 @@ demo: $(VENV)/run.stamp
 	dvc repro
 	@echo
 	@toxtrail compare
+	@toxtrail status
 	@echo "Report:    $$(toxtrail report)"
 	@echo "MLflow UI: $(BIN)/toxtrail ui"
 

@@ -83,6 +83,11 @@ def cache_folder(root: Path) -> Path:
     return Path(configured) if configured else folder / "cache"
 
 
+def cache_path(cache: Path, md5: str) -> Path:
+    """Return the path of an object in DVC's cache."""
+    return cache / "files" / "md5" / md5[:2] / md5[2:]
+
+
 def default_remote(root: Path) -> str | None:
     """Return the name of DVC's default remote; None if none is configured."""
     return _configured(_dvc_folder(root), "core", "remote")

@@ -37,6 +37,7 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
       toxtrail run score@smollm2-rude         one stage and its dependencies
       toxtrail run --jobs 2 --keep-going
     """
+    from toxtrail.auditing.verify.committed_lock import other_bytes, other_bytes_message
     from toxtrail.cli._run_publishing import publish_missing
     from toxtrail.execution.run_lock import only_run
     from toxtrail.preflight.pinned_files import pin_problems
@@ -52,6 +53,8 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     with only_run(experiment.root, warn) as lock:
         _repro(experiment, lock, (keys, targets), jobs, keep_going)
         publish_missing(experiment, targets)
+    if differing := other_bytes(experiment.root):
+        warn(other_bytes_message(differing))
 
 
 def _repro(

@@ -34,6 +34,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
     """
     from toxtrail.auditing.status.not_pulled import not_pulled, pull_advice
     from toxtrail.auditing.status.outdated_stages import staleness
+    from toxtrail.auditing.verify.committed_lock import other_bytes, other_bytes_message
     from toxtrail.backends import git
     from toxtrail.cli._run_publishing import publication_of
     from toxtrail.execution.execution_records import RECORDS
@@ -53,7 +54,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
         list(stages_with_other_code(root)),
         running(root),
     )
-    uncommitted = git.uncommitted(root, RECORDS)
+    uncommitted, changed = git.uncommitted(root, RECORDS), other_bytes(root)
     if as_json:
         print_json(
             {
@@ -66,6 +67,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
                 "code": code,
                 "uncommitted_records": uncommitted,
                 "not_pulled": not_pulled(root),
+                "other_bytes": changed and changed._asdict(),
             }
         )
         return
@@ -77,6 +79,8 @@ def status(experiment: Experiment, as_json: bool) -> None:
     _print_problems([damage, *files, *published.notes, pull_advice(root)])
     if stale:
         _print_stale(stale)
+    if changed:
+        echo(other_bytes_message(changed))
     if uncommitted:
         echo(
             f"{len(uncommitted)} execution records are not committed. Commit them with dvc.lock, "

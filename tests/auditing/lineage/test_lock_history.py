@@ -9,8 +9,8 @@ import yaml
 
 from toxtrail.auditing.lineage.lock_history import lock_history, recorded_locations
 from toxtrail.auditing.verify.hash_cache import Digest, dir_md5, md5_of
-from toxtrail.auditing.verify.pipeline import cache_path
 from toxtrail.backends import git
+from toxtrail.backends.dvc import cache_path
 
 
 @pytest.fixture

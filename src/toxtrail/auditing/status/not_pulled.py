@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toxtrail.auditing.verify.dvc_lock_parser import read_entries
-from toxtrail.backends.dvc import cache_folder, default_remote
+from toxtrail.backends.dvc import cache_folder, cache_path, default_remote
 from toxtrail.errors import DataError
 from toxtrail.regular_files import read_text, status
 
@@ -20,14 +20,14 @@ def not_pulled(root: Path) -> list[str]:
         entries = read_entries(read_text(root / "dvc.lock"))
     except (DataError, OSError, UnicodeDecodeError):
         return []  # there are no results, or the file is damaged, which other checks report
-    objects = cache_folder(root) / "files" / "md5"
+    cache = cache_folder(root)
     return [
         path
         for entry in entries.values()
         for path, md5 in entry.outs.items()
         if not path.startswith(NOT_STORED)
         and _is_missing(root / path)
-        and _is_missing(objects / md5[:2] / md5[2:])
+        and _is_missing(cache_path(cache, md5))
     ]
 
 

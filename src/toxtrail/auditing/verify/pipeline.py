@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from toxtrail.auditing.verify.committed_lock import other_bytes, other_bytes_message
 from toxtrail.auditing.verify.context import (
     Check,
     Problem,
@@ -27,6 +28,7 @@ from toxtrail.auditing.verify.dvc_lock import MD5, LockEntry, Recorded, is_own, 
 from toxtrail.auditing.verify.hash_cache import dir_md5, dvc_files, md5_of
 from toxtrail.auditing.verify.params import changes
 from toxtrail.backends import git
+from toxtrail.backends.dvc import cache_path
 from toxtrail.errors import DataError
 from toxtrail.pipeline import StageRun, value_at
 from toxtrail.regular_files import files_by_name, is_file, leads_out, name_in, read_bytes, read_text
@@ -129,6 +131,9 @@ def verify_stale_entries(
             )
 
 
+NOT_COMMITTED = "it is not the committed one: these results are in no commit"
+
+
 def verify_committed(root: Path) -> Iterator[Check]:
     """Compare the lock with its committed version."""
     text = read_text(root / "dvc.lock", "replace")
@@ -144,7 +149,9 @@ def verify_committed(root: Path) -> Iterator[Check]:
         detail = "it has HEAD's content in other bytes: it was edited by hand. `git checkout` it"
         yield broken("git", "dvc.lock", detail)
     else:
-        yield weak("git", "dvc.lock", "it is not the committed one: these results are in no commit")
+        changed = other_bytes(root)
+        detail = f". {other_bytes_message(changed)}" if changed else ""
+        yield weak("git", "dvc.lock", f"{NOT_COMMITTED}{detail}")
     if git.is_shallow(root):
         yield weak("git", "history", "this clone is shallow: older commits cannot be read")
 
@@ -161,11 +168,6 @@ def verify_outputs(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
             if not out.path.startswith(RECEIPTS):  # they are not cached
                 name = f"{out.path} ({out.md5})"
                 yield from catch_damage("dvc cache", name, _verify_cached(evidence, out))
-
-
-def cache_path(cache: Path, md5: str) -> Path:
-    """Return the path of an object in DVC's cache."""
-    return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def cached_folder_listing(cache: Path, md5: str) -> dict[str, str] | None:

@@ -35,7 +35,6 @@ from toxtrail.auditing.verify.mlflow_runs import (
 )
 from toxtrail.auditing.verify.pipeline import (
     LINK_OF_STAGE,
-    cache_path,
     cached_folder_listing,
     verify_committed,
     verify_lock,
@@ -48,7 +47,7 @@ from toxtrail.auditing.verify.signatures import EXPERIMENT_SIGNABLE, SignedResul
 from toxtrail.auditing.verify.unsafe_outputs import is_refused, refused_places
 from toxtrail.auditing.verify.weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
-from toxtrail.backends.dvc import cache_folder
+from toxtrail.backends.dvc import cache_folder, cache_path
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import read_yaml
 from toxtrail.config.schema import Config
