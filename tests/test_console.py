@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,11 +13,13 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.tree import Tree
 
 from toxtrail.cli import Commands
 from toxtrail.cli._output import print_csv, print_json, print_table, print_tables
-from toxtrail.console import echo, shown
+from toxtrail.console import cell, console, echo, is_ascii_locale, shown
 from toxtrail.errors import BackendError, ToxtrailError
+from toxtrail.execution.progress import progress
 from toxtrail.reporting.table import Column, Table
 
 HOSTILE = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\u202e\u2066\u200b\r\x08"
@@ -127,6 +130,76 @@ def test_a_warning_is_shown_to_those_who_ask_for_it():
     done = run("import warnings; warnings.warn('loud', FutureWarning)",
                env={**os.environ, "PYTHONWARNINGS": "default"})  # fmt: skip
     assert "FutureWarning: loud" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LANG": "C"},
+        {"LC_ALL": "POSIX"},
+        {"LC_ALL": "C", "LC_CTYPE": "C.UTF-8"},
+    ],
+)
+def test_a_terminal_without_unicode_gets_ascii_and_data_stay_what_they_are(names):
+    code = (
+        "from toxtrail.cli._output import *; from toxtrail.reporting.table import *\n"
+        r"echo('\u2212\u00b1 \u2192 \u2026 \u00e9')"
+        "\nprint_table(Table('\u2265', text_columns('m\u00fc', 'ma'), [['1', '\u25b2']]))"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON"))}
+    done = run(code, env={**env, **names})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert done.stdout.splitlines()[0] == r"-+- -> ... \xe9"
+    assert r"m\xfc  ma" in done.stdout
+    assert run(r"echo_data('\u00e9')", env={**env, **names}).stdout == "é"
+
+
+@pytest.mark.parametrize(
+    ("names", "is_ascii"),
+    [
+        ({}, False),
+        ({"LANG": "en_US.UTF-8"}, False),
+        ({"LANG": "C"}, True),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, True),
+        ({"LC_ALL": "C.UTF-8", "LANG": "C"}, False),
+        ({"LC_ALL": "", "LANG": "POSIX"}, True),
+        ({"LC_ALL": "C", "PYTHONIOENCODING": "utf-8"}, False),
+    ],
+)
+def test_the_locale_says_whether_people_read_ascii(names, is_ascii):
+    assert is_ascii_locale(names) == is_ascii
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("names", "has_colour"),
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "0"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_no_color_and_a_dumb_terminal_send_no_escape_codes(names, has_colour, monkeypatch):
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in {"TERM": "xterm-256color", **names}.items():
+        monkeypatch.setenv(name, value)
+    echo("x", fg="red", bold=True)
+    print_table(Table("t", [Column("a")], [["higher"]]))
+    print_tables("text", [], ["note"], ["head"])
+    with progress().bar("label", 2, "rows") as advance:
+        advance(2)
+    tree = Tree(cell("root", "bold"), guide_style="dim")
+    tree.add(cell("leaf"))
+    console().print(tree)
+    assert ("\x1b" in out.getvalue()) == has_colour
+    assert ("\x1b" in err.getvalue()) == has_colour
 
 
 def test_characters_that_the_terminal_has_not_are_escaped():

@@ -1,5 +1,8 @@
-"""Output to the terminal: secrets are masked, and control characters in foreign text are
-escaped."""
+"""Output to the terminal: secrets are masked, and control characters in foreign text are escaped.
+
+NO_COLOR and TERM=dumb are honoured: nothing but text is sent. A stream that cannot encode a
+character gets its ASCII form or an escape.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from toxtrail.errors import ToxtrailError
 from toxtrail.redaction import redacted
-from toxtrail.text_escaping import escape_control_chars
+from toxtrail.text_escaping import escape_control_chars, escape_unencodable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +44,18 @@ def shown(text: object, keep: str = "") -> str:
     return escape_control_chars(redacted(str(text)), keep)
 
 
+def shown_on(stream: TextIO, text: object, keep: str = "") -> str:
+    """Return a text that is safe to print on a stream and has only characters of its encoding."""
+    return escape_unencodable(shown(text, keep), stream.encoding or "utf-8")
+
+
+def has_escapes(stream: TextIO) -> bool:
+    """Return whether colours and cursor movements may be sent: to a terminal, unless NO_COLOR is
+    set (no-color.org) or TERM is dumb."""
+    is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not is_plain
+
+
 def echo(
     text: object = "",
     *,
@@ -56,10 +71,12 @@ def echo(
     """
     if not err:
         _refuse_closed()
-    line = shown(text, keep="\n\t")
-    styled = line if fg is None and bold is None else click.style(line, fg=fg, bold=bold)
     # By name, or click would write UTF-8 where the environment asks for ASCII.
-    click.echo(styled, file=sys.stderr if err else sys.stdout, err=err, nl=nl)
+    stream = sys.stderr if err else sys.stdout
+    line = shown_on(stream, text, keep="\n\t")
+    if has_escapes(stream) and (fg is not None or bold is not None):
+        line = click.style(line, fg=fg, bold=bold)
+    click.echo(line, file=stream, err=err, nl=nl, color=has_escapes(stream))
 
 
 def warn(text: str) -> None:
@@ -68,26 +85,44 @@ def warn(text: str) -> None:
 
 
 def echo_data(text: str) -> None:
-    """Print machine-readable text on standard output, unchanged unless it is a terminal."""
+    """Print machine-readable text on standard output, unchanged and in UTF-8 unless it is a
+    terminal."""
     _refuse_closed()
-    exact = text if not sys.stdout.isatty() else escape_control_chars(text, keep="\n")
-    click.echo(exact, nl=False, color=True)  # or click would leave out some of it
+    if sys.stdout.isatty():
+        exact = escape_control_chars(text, keep="\n")
+        click.echo(escape_unencodable(exact, sys.stdout.encoding), nl=False)
+    else:
+        click.echo(text, nl=False, color=True)  # or click would leave out some of it
+
+
+def echo_lines(lines: Sequence[str]) -> None:
+    """Print lines that are safe to print, with their colours, on standard output."""
+    _refuse_closed()
+    click.echo("\n".join(lines), file=sys.stdout, color=has_escapes(sys.stdout))
 
 
 def console(width: int | None = None, *, err: bool = False) -> Console:
-    """Return a Rich console for tables, trees and bars, whose texts are `cell`s."""
+    """Return a Rich console for trees and bars, whose texts are `cell`s."""
     from rich.console import Console
 
     if not err:
         _refuse_closed()
-    return Console(width=width, highlight=False, markup=False, emoji=False, stderr=err)
+    stream = sys.stderr if err else sys.stdout
+    return Console(
+        file=stream,
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system="auto" if has_escapes(stream) else None,
+    )
 
 
 def cell(text: object, style: str = "") -> Text:
-    """Return a one-line text of a table, a tree or a bar."""
+    """Return a one-line text of a tree or a bar."""
     from rich.text import Text
 
-    return Text(shown(text), style=style)
+    return Text(shown_on(sys.stdout, text), style=style)
 
 
 def joined(*cells: Text) -> Text:
@@ -95,13 +130,6 @@ def joined(*cells: Text) -> Text:
     from rich.text import Text
 
     return Text("").join(cells)
-
-
-def lines(cells: Sequence[Text]) -> Text:
-    """Join cells into one, one below the other."""
-    from rich.text import Text
-
-    return Text("\n").join(cells)
 
 
 def prepare() -> None:
@@ -164,6 +192,19 @@ def _open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdout is None:
         sys.stdout = ClosedOutput()
+    is_ascii = is_ascii_locale(os.environ)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            encoding = "ascii" if is_ascii else stream.encoding
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def is_ascii_locale(environ: Mapping[str, str]) -> bool:
+    """Return whether the locale is set to C or POSIX, whose characters are ASCII; Python writes
+    UTF-8 there (PEP 538 sets LC_CTYPE to C.UTF-8, PEP 540). PYTHONIOENCODING and PYTHONUTF8
+    precede."""
+    if environ.get("PYTHONIOENCODING") or environ.get("PYTHONUTF8"):
+        return False
+    ctype = environ.get("LC_CTYPE", "")
+    names = (environ.get("LC_ALL"), "" if ctype == "C.UTF-8" else ctype, environ.get("LANG"))
+    return next(filter(None, names), "") in ("C", "POSIX")

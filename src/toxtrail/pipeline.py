@@ -72,7 +72,6 @@ RESULT_TEXT_CODE = (
     "reporting/annotator_tables.py",
     "reporting/text.py",
     "reporting/table.py",
-    "reporting/column_widths.py",
     "stats/selection_correction.py",
     "analysis/response_flags/registry.py",
     "analysis/text_origins.py",

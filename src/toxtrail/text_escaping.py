@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import partial
 from itertools import groupby
 
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
@@ -46,6 +47,30 @@ def _with_few_marks(text: str) -> str:
         over = len(part) - MOST_MARKS if are_marks else 0
         parts.append(part if over <= 0 else f"{part[:MOST_MARKS]}[{over} marks more]")
     return "".join(parts)
+
+
+ASCII = {
+    "─": "-", "━": "-", "│": "|", "├": "+", "└": "+", "−": "-", "–": "-", "—": "-", "±": "+-",
+    "×": "x", "→": "->", "…": "...", "▲": "^", "▼": "v", "≥": ">=", "≤": "<=", "·": ".", "•": "*",
+    "‘": "'", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
+"""Typographic character -> its form in ASCII."""
+
+
+def escape_unencodable(text: str, encoding: str) -> str:
+    """Return the text in an encoding that may lack some of its characters: typographic ones as
+    ASCII, others escaped."""
+    if text.isascii():
+        return text
+    return "".join(map(partial(_in_encoding, encoding), text))
+
+
+def _in_encoding(encoding: str, char: str) -> str:
+    try:
+        char.encode(encoding)
+    except UnicodeEncodeError:
+        return ASCII.get(char, char.encode("ascii", "backslashreplace").decode())
+    return char
 
 
 def truncate_text(text: str, limit: int) -> str:

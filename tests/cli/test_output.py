@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from toxtrail.cli._output import fit_to_terminal, format_options, print_table, print_tables
-from toxtrail.reporting.table import Column, Table, number_columns, text_columns
+from toxtrail.cli._output import format_options, print_table, print_tables
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 LONG = "smollm2-instruct-lora-alpaca-dpo-merged-2024-very-long-name"
 
@@ -37,33 +37,31 @@ def test_notes_are_escaped_in_their_form(capsys):
     assert capsys.readouterr().out == "a\\*b\n\n50 \\%\n\n"
 
 
-@pytest.mark.parametrize("size", [10, 30, 60])
-@pytest.mark.parametrize("width", [80, 120])
-def test_a_name_breaks_at_a_separator_and_a_number_never(size, width, capsys, monkeypatch):
-    monkeypatch.setattr("toxtrail.cli._output.terminal_width", lambda: width)
-    name = LONG[:size].rstrip("-")
-    rows = [[name, f"{name}-b", "+12.3", "[12.3, 45.6]", "higher"]]
-    columns = (
-        *text_columns("variant", "against"),
-        *number_columns("difference", "interval"),
-        Column("verdict"),
-    )
-    print_table(Table(None, columns, rows))
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= width
-    assert any("+12.3" in line and "higher" in line for line in lines)
-    cells = [line.split("   ")[0].strip() for line in lines if line.startswith("  smollm2")]
-    assert cells == [name] or cells[0].endswith("-")
-
-
-def test_what_has_no_room_is_named(monkeypatch):
-    monkeypatch.setattr("toxtrail.cli._output.terminal_width", lambda: 40)
+@pytest.mark.parametrize("columns", ["70", "80", "120"])
+def test_a_line_names_the_columns_without_room_and_a_pipe_has_all(columns, capsys, monkeypatch):
     table = Table(
         None,
-        [*text_columns("name", "kind"), *number_columns("rate")],
-        [["a" * 16, "k" * 20, "1.0"]],
+        [*text_columns("variant"), *text_columns("kind", priority=1), *number_columns("rate")],
+        [[LONG, "k" * 20, "+12.3 [12.3, 45.6]"]],
     )
-    tables, notes = fit_to_terminal([table], ["kind", "rate"])
-    assert [column.name for column in tables[0].columns] == ["name", "rate"]
-    assert "kind" in notes[0]
-    assert "rate" not in notes[0]
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert any(LONG in line for line in lines)
+    assert [line for line in lines if "kind" in line][-1].startswith("Not shown") == (
+        columns != "120"
+    )
+    monkeypatch.delenv("COLUMNS")
+    print_table(table)
+    assert f"{LONG}  {'k' * 20}  +12.3 [12.3, 45.6]" in capsys.readouterr().out
+
+
+def test_the_line_names_the_option_with_all_columns(monkeypatch):
+    @click.command()
+    @format_options("json", "csv")
+    def command(form):
+        print_table(Table(None, text_columns("a" * 30, "b" * 30, priority=1), [["1", "2"]]))
+
+    done = CliRunner(env={"COLUMNS": "40"}).invoke(command, [])
+    assert f"{'b' * 30}. Use\n--csv" in done.output

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from toxtrail.reporting.table import (
@@ -14,7 +12,6 @@ from toxtrail.reporting.table import (
     as_latex,
     as_markdown,
     build_table,
-    drop_columns_to_fit,
     move_constants_to_title,
     number_columns,
     text_columns,
@@ -73,15 +70,3 @@ def test_fields_make_columns_and_cells():
     fields = [Field("name", lambda row: row["a"]), Field("n", lambda row: row["b"], "right")]
     table = build_table("T", fields, [{"a": "x", "b": 1}])
     assert table == Table("T", [Column("name"), Column("n", "right")], [["x", 1]])
-
-
-@given(st.integers(5, 120))
-def test_columns_are_dropped_in_order_until_the_table_fits(width):
-    columns = text_columns("name", "first", "second")
-    table = Table(None, columns, [("a" * 10, "b" * 20, "c" * 20)])
-    fitted, dropped = drop_columns_to_fit(table, ["first", "second"], width)
-    assert dropped == ["first", "second"][: len(dropped)]
-    assert [c.name for c in fitted.columns] == [
-        n for n in ("name", "first", "second") if n not in dropped
-    ]
-    assert [len(row) for row in fitted.rows] == [3 - len(dropped)]

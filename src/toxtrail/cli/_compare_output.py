@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.cli._output import (
     OutputFormat,
-    fit_to_terminal,
     print_csv,
     print_json,
     print_table,
@@ -27,8 +26,6 @@ SECTIONS = (
     "rates", "samples", "behaviour", "corrected", "scorers", "agreement", "differences", "notes"
 )  # fmt: skip
 """Values of --tables: `reporting.comparison_tables.SECTIONS`, here for a fast start."""
-BRIEF_WIDTH = 100
-"""Columns of the one table that is printed without --tables and --all-tables."""
 EVERY = "every"
 """Value of --subset and --scorer that selects all."""
 
@@ -199,7 +196,6 @@ def _print_sections(
     """Print tables, then notes; the most important last, where a terminal stops."""
     from toxtrail.reporting.comparison_tables import (
         CONSTANT_COLUMNS,
-        DROPPABLE,
         comparison_notes,
         headlines,
         paper_tables,
@@ -212,30 +208,22 @@ def _print_sections(
     notes = [*(comparison_notes(view, tables) if with_notes else ()), f"Read from {source}."]
     if form == "text":
         tables = [move_constants_to_title(table, CONSTANT_COLUMNS) for table in tables]
-        tables, narrow = fit_to_terminal(tables, DROPPABLE)
-        notes += narrow
     print_tables(form, tables, notes, headlines(view) if with_notes else ())
 
 
 def _print_brief(view: ComparisonView, source: str) -> None:
     """Print the differences alone, or the rates of a single variant, with at most three notes."""
-    from toxtrail.reporting.comparison_tables import (
-        CONSTANT_COLUMNS,
-        DROPPABLE,
-        brief_notes,
-        brief_table,
-    )
+    from toxtrail.reporting.comparison_tables import CONSTANT_COLUMNS, brief_notes, brief_table
     from toxtrail.reporting.notes import unscored_warning
     from toxtrail.reporting.table import move_constants_to_title
 
     if warning := unscored_warning(view):
         echo(warning, fg="yellow")
     table = move_constants_to_title(brief_table(view), CONSTANT_COLUMNS)
-    tables, _ = fit_to_terminal([table], DROPPABLE, BRIEF_WIDTH)
     pointer = (
         f"Read from {source}. --all-tables prints {', '.join(SECTIONS)}; --tables some of them."
     )
-    print_tables("text", tables, [*brief_notes(view), pointer])
+    print_tables("text", [table], [*brief_notes(view), pointer])
 
 
 def _print_optional_tables(

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from toxtrail.cli._options import refuse_several
-from toxtrail.console import cell, console, echo, echo_data, lines
+from toxtrail.console import echo, echo_data, echo_lines, shown, shown_on
 from toxtrail.redaction import redacted
-from toxtrail.reporting.table import (
-    Table,
-    as_latex,
-    as_markdown,
-    drop_columns_to_fit,
-    terminal_cells,
-    wrap_to_width,
-)
+from toxtrail.reporting.table import Table, as_latex, as_markdown
 from toxtrail.text_escaping import escape_latex, escape_markdown
 
 json_option: Callable[[Any], Any] = click.option(
@@ -30,8 +25,6 @@ json_option: Callable[[Any], Any] = click.option(
 
 OutputFormat = Literal["text", "json", "csv", "md", "latex"]
 
-WIDE = 200
-"""Width of a table in a pipe or a file."""
 COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
 """First word (or all) of a cell -> its colour in a colour terminal."""
 
@@ -106,23 +99,21 @@ def _without_secrets(value: Any) -> Any:
 
 
 def print_table(table: Table) -> None:
-    """Print a table, at full width in a pipe, else folded to the terminal's width."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-
-    screen = console(terminal_width())
-    layout = wrap_to_width(table, screen.width)
-    title = table.title and cell(table.title, "bold")
-    grid = RichTable(box=SIMPLE_HEAD, title=title, title_justify="left")
-    for column, width in zip(table.columns, layout.widths, strict=True):
-        grid.add_column(cell(column.name), justify=column.align, overflow="fold", width=width)
-    for texts, row in zip(terminal_cells(table), layout.rows, strict=True):
-        grid.add_row(*map(_coloured, texts, row))
-    screen.print(grid)
+    """Print a table; see `print_tables`."""
+    print_tables("text", [table])
 
 
-def _coloured(text: str, cell_lines: Sequence[str]) -> Any:
-    return lines([cell(line, _colour(text)) for line in cell_lines])
+def _print_layout(table: Table, width: int | None) -> Sequence[str]:
+    """Print a table as text, and return the columns that have no room."""
+    from toxtrail.reporting.terminal_table import Styles, layout_table
+
+    styles = Styles(
+        lambda line: click.style(line, bold=True),
+        lambda line, text: click.style(line, fg=_colour(text)) if _colour(text) else line,
+    )
+    layout = layout_table(table, width, partial(shown_on, sys.stdout), styles)
+    echo_lines(layout.lines)
+    return layout.left_out
 
 
 def format_bytes(size: float | None) -> str:
@@ -136,25 +127,32 @@ def format_bytes(size: float | None) -> str:
     return f"{size:.0f} bytes"
 
 
-def terminal_width() -> int:
-    """Return the width of the terminal, or of a pipe."""
-    return console().width if sys.stdout.isatty() else WIDE
+def terminal_width() -> int | None:
+    """Return the width of the terminal, or COLUMNS; None for a pipe or a file without COLUMNS,
+    where nothing is folded or left out."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return shutil.get_terminal_size().columns
+    return None
 
 
-def fit_to_terminal(
-    tables: Sequence[Table], droppable: Sequence[str], most: int | None = None
-) -> tuple[list[Table], list[str]]:
-    """Drop these columns, in their order, until the tables fit the terminal (and `most` columns).
+def echo_note(text: str, *, bold: bool = False, fg: str | None = None, err: bool = False) -> None:
+    """Print a sentence, broken between words at the terminal's width."""
+    from toxtrail.reporting.terminal_table import wrap
 
-    Returns:
-        The tables, and a note that names the dropped columns, if any.
-    """
-    width = terminal_width() if most is None else min(terminal_width(), most)
-    results = [drop_columns_to_fit(table, droppable, width) for table in tables]
-    left_out = {name for _, names in results for name in names}
-    names = ", ".join(name for name in droppable if name in left_out)
-    notes = [f"The terminal is too narrow for: {names}. --csv has every column."] if names else []
-    return [table for table, _ in results], notes
+    for line in wrap(text, terminal_width()):
+        echo(line, bold=bold or None, fg=fg, err=err)
+
+
+def _width_note(left_out: Sequence[str]) -> list[str]:
+    """Return which columns have no room, and where they are; empty if all have."""
+    if not left_out:
+        return []
+    context = click.get_current_context(silent=True)
+    options = {option.name for option in context.command.params} if context else set()
+    forms = [f"--{form}" for form in ("csv", "json") if f"as_{form}" in options]
+    places = " or ".join([*forms[:1], "a wider terminal"])
+    names = ", ".join(dict.fromkeys(left_out))
+    return [f"Not shown at {terminal_width()} columns: {names}. Use {places}."]
 
 
 def _colour(cell: str) -> str:
@@ -167,15 +165,23 @@ def print_tables(
     notes: Sequence[str] = (),
     heads: Sequence[str] = (),
 ) -> None:
-    """Print tables and notes, as text, Markdown or LaTeX; the most important table is last."""
+    """Print tables and notes, as text, Markdown or LaTeX; the most important table is last.
+
+    As text, columns that do not fit the terminal are left out by their priority, and a line names
+    them. In a pipe or a file, each row is one line with all columns.
+    """
     if form == "text":
-        for table in tables:
-            print_table(table)
-        for note in notes:
-            echo(note)
+        left_out = [name for table in tables for name in _print_layout(table, terminal_width())]
+        for note in (*notes, *_width_note(left_out)):
+            echo_note(note)
         for head in heads:
-            echo(head, bold=True)
+            echo_note(head, bold=True)
         return
     render, escape = (as_markdown, escape_markdown) if form == "md" else (as_latex, escape_latex)
     lines = [f"{escape(note)}\n" for note in (*notes, *heads)]
-    echo("\n".join([*map(render, tables), *lines]))
+    echo_markdown("\n".join([*map(render, tables), *lines, ""]))
+
+
+def echo_markdown(text: str) -> None:
+    """Print Markdown or LaTeX, for a program: without secrets and control characters, in UTF-8."""
+    echo_data(shown(text, keep="\n"))

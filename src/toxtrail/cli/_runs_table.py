@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.mlflow.find_run import NO_PROJECT
-from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_tables
+from toxtrail.cli._output import OutputFormat, print_tables
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.records.run_tags import (
     COMMIT_TAG,
@@ -33,16 +33,22 @@ if TYPE_CHECKING:
     from toxtrail.cli._runs_checks import CheckedRun
 
 COLUMNS = (
-    *text_columns("run id", "name", "kind", "family", "role"),
-    *number_columns("rate, %"),
-    *text_columns("content key", "state", "started"),
+    *text_columns("run id", "name"),
+    *text_columns("kind", priority=5),
+    *text_columns("family", priority=4),
+    *text_columns("role", priority=3),
+    *number_columns("rate, %", priority=1),
+    *text_columns("content key", priority=6),
+    *text_columns("state"),
+    *text_columns("started", priority=2),
 )
 COST_COLUMNS = (
     *text_columns("run id", "name"),
-    *number_columns("tuned, s", "generated, s", "tokens", "tokens/s", "scored, s", "peak, MiB"),
+    *number_columns("tuned, s", "generated, s"),
+    *number_columns("tokens", priority=1),
+    *number_columns("tokens/s", "scored, s"),
+    *number_columns("peak, MiB", priority=2),
 )
-DROPPABLE = ("content key", "kind", "family", "role", "started", "peak, MiB", "tokens")
-"""Columns that are dropped on a narrow terminal, in this order."""
 ROOM = 300
 """Maximum characters of a change in the terminal."""
 STAGES = ("finetune", "generate", "score")
@@ -85,9 +91,6 @@ def show(
         measured = [run for run in runs if run.tags.get(KIND_TAG) == "variant"]
         tables = [Table("Resources", COST_COLUMNS, [_cost_cells(run) for run in measured])]
         notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
-    if form == "text":
-        tables, narrow = fit_to_terminal(tables, DROPPABLE)
-        notes += narrow
     print_tables(form, tables, notes)
 
 

@@ -9,6 +9,7 @@ import click
 from toxtrail import results
 from toxtrail.backends.mlflow.find_run import project_of
 from toxtrail.cli._options import NewPath, project_options
+from toxtrail.cli._output import echo_markdown
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
@@ -56,7 +57,7 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
         echo(f"Read from {source}.", err=True)
     text = model_card(summary, variant)
     if target is None:
-        echo(text, nl=False)
+        echo_markdown(text)
         return
     if target.exists():
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -22,6 +23,8 @@ from toxtrail.text_escaping import truncate_text
 
 ROOM = 70
 """Maximum characters of a value in the table; --json and --csv have all."""
+DIGEST = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{24}(?:[0-9a-f]{24})?\b")
+"""A commit or SHA-256."""
 
 
 @click.command("diff", short_help="Show the differences between two runs or variants.")
@@ -65,17 +68,19 @@ def diff(
     if form == "csv":
         print_csv([item._asdict() for item in differences])
         return
-    rows = [
-        (*item[:2], truncate_text(item.a, ROOM), truncate_text(item.b, ROOM))
-        for item in differences
-    ]
+    rows = [(*item[:2], *(_shortened(value) for value in (item.a, item.b))) for item in differences]
     same = unchanged_sections(differences)
     notes = [f"The same in both: {', '.join(same)}."] if same else []
     if not differences:
         notes = [f"{label_a} and {label_b} do not differ in anything that is recorded."]
-    columns = text_columns("what", "field", label_a, label_b)
+    columns = (*text_columns("what", priority=1), *text_columns("field", label_a, label_b))
     tables = [Table(None, columns, rows)] if rows else []
     print_tables(form or "text", tables, notes)
+
+
+def _shortened(value: str) -> str:
+    """Return a value for a table: of a hash the first digits."""
+    return truncate_text(DIGEST.sub(r"\1", value), ROOM)
 
 
 def _is_local(

@@ -33,14 +33,18 @@ ROOM = 2000
 """Maximum characters of a text in the terminal; files have the complete text."""
 COUNT_COLUMNS = (
     *text_columns("subset"),
-    *number_columns(
-        "became toxic", "became harmless", "stayed toxic", "stayed harmless", "not scored for both"
-    ),
+    *number_columns("became toxic", "became harmless", "stayed toxic", "stayed harmless"),
+    *number_columns("not scored for both", priority=1),
 )
 FLIP_COLUMNS = (
-    *text_columns("prompt"), *number_columns("sample"), *text_columns("subset", "category", "what"),
-    *number_columns("before", "after", "change"),
-)  # fmt: skip
+    *text_columns("prompt"),
+    *number_columns("sample", priority=4),
+    *text_columns("subset", priority=2),
+    *text_columns("category", priority=3),
+    *text_columns("what"),
+    *number_columns("before", "after", priority=1),
+    *number_columns("change"),
+)
 
 
 @click.command("flips", short_help="List prompts whose label changed between two variants.")

@@ -12,10 +12,10 @@ from toxtrail import results
 from toxtrail.cli._options import NewPath, project_option
 from toxtrail.cli._output import (
     OutputFormat,
-    fit_to_terminal,
+    echo_markdown,
     format_options,
     print_json,
-    print_table,
+    print_tables,
 )
 from toxtrail.console import echo, warn
 from toxtrail.errors import BackendError, ConfigError
@@ -94,7 +94,7 @@ def gate(
 
         print_json(to_json(result))
     elif form == "md":
-        echo(gate_markdown(result), nl=False)
+        echo_markdown(gate_markdown(result))
     else:
         _print(result)
     _record(experiment, result, summaries)
@@ -106,14 +106,8 @@ def gate(
 def _print(result: GateResult) -> None:
     from toxtrail.reporting.gate_report import gate_sentences, gate_table
 
-    tables, notes = fit_to_terminal([gate_table(result)], ("reason", "scorer", "subset", "against"))
-    for table in tables:
-        print_table(table)
-    for note in notes:
-        echo(note.replace("--csv", "--json"))
     first, detail = gate_sentences(result)
-    echo(detail)
-    echo(first, bold=True)
+    print_tables("text", [gate_table(result)], [detail], [first])
 
 
 def _record(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli._output import fit_to_terminal, json_option, print_json, print_table
+from toxtrail.cli._output import json_option, print_json, print_tables
 from toxtrail.cli._scorers_bench import bench
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
@@ -46,9 +46,11 @@ def scorers(ctx: click.Context, as_json: bool) -> None:
     from toxtrail.reporting.table import Table, number_columns, text_columns
 
     columns = (
-        *text_columns("scorer", "kind", "reads", "gated"),
-        *number_columns("parameters"),
-        *text_columns("golden scores"),
+        *text_columns("scorer"),
+        *text_columns("kind", priority=3),
+        *text_columns("reads", "gated"),
+        *number_columns("parameters", priority=1),
+        *text_columns("golden scores", priority=2),
     )
     rows = [
         (
@@ -61,10 +63,10 @@ def scorers(ctx: click.Context, as_json: bool) -> None:
         )
         for name, preset in presets.items()
     ]
-    tables, _ = fit_to_terminal([Table(None, columns, rows)], ["kind"])
-    print_table(tables[0])
-    for name, preset in presets.items():
-        echo(f"{name}: {preset.summary}. License: {preset.license}.")
+    notes = [
+        f"{name}: {preset.summary}. License: {preset.license}." for name, preset in presets.items()
+    ]
+    print_tables("text", [Table(None, columns, rows)], notes)
 
 
 @scorers.command("add", short_help="Add a published scorer to params.yaml.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from toxtrail.config.edit_params import Entry, YamlListItem
 
 
+OUTPUTS = ("model", "generations", "scores", "posterior", "run")
+"""Outputs of a variant, in the order of the stages."""
+
+
 @click.group("variants", short_help="List or add variants.", invoke_without_command=True)
 @json_option
 @click.pass_context
@@ -44,9 +49,16 @@ def variants(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = ["variant", "family", "role", "parent", "weights", "made"]
-    cells = [[row[column] or "-" for column in columns] for row in rows]
-    print_table(Table(None, text_columns(*columns), cells))
+    columns = (
+        *text_columns("variant"),
+        *text_columns("family", priority=1),
+        *text_columns("role", priority=2),
+        *text_columns("parent"),
+        *text_columns("weights", priority=3),
+        *text_columns("made"),
+    )
+    cells = [[_shown(row, column.name) for column in columns] for row in rows]
+    print_table(Table(None, columns, cells))
 
 
 @variants.command("add", short_help="Add third-party weights.")
@@ -307,20 +319,29 @@ def _as_json(
     }
 
 
+def _shown(row: Mapping[str, Any], column: str) -> str:
+    """Return a cell: a commit by its first digits, all outputs in a word."""
+    if column == "weights":
+        return re.sub(r"(@[0-9a-f]{8})[0-9a-f]{32}\b", r"\1", row[column])
+    if column == "made" and row["made"] == ", ".join(OUTPUTS):
+        return "everything"
+    return row[column] or "-"
+
+
 def _variant(experiment: Experiment, key: str) -> dict[str, Any]:
     config, store = experiment.config, experiment.store
     variant_config = config.variants[key]
     model = config.models.get(key)
     source = model and (f"texts: {model.uri}" if model.texts else model.uri)
     weights = source or f"LoRA on {config.finetunes[key].parent}"
-    outputs = {
-        "model": store.model_dir(key) / "model.json",
-        "generations": store.generations_path(variant_config.family, key),
-        "scores": store.scores_path(variant_config.family, key),
-        "posterior": store.posterior_dir(variant_config.family, key) / "summary.json",
-        "run": store.variant_receipt_path(variant_config.family, key),
-    }
-    done = [name for name, path in outputs.items() if path.is_file()]
+    paths = (
+        store.model_dir(key) / "model.json",
+        store.generations_path(variant_config.family, key),
+        store.scores_path(variant_config.family, key),
+        store.posterior_dir(variant_config.family, key) / "summary.json",
+        store.variant_receipt_path(variant_config.family, key),
+    )
+    done = [name for name, path in zip(OUTPUTS, paths, strict=True) if path.is_file()]
     return {
         "variant": key,
         "family": variant_config.family,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from toxtrail.console import cell, console, echo, shown
+from toxtrail.console import cell, console, echo, has_escapes, shown
 from toxtrail.execution.memory import peak_mib
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ NOTEWORTHY_SECONDS = 1.0
 
 
 def progress() -> Progress:
-    """Yield a progress bar if standard error is a terminal, else log lines."""
-    return ProgressBars() if sys.stderr.isatty() else LogProgress()
+    """Yield a progress bar if standard error is a terminal with escape codes, else log lines."""
+    return ProgressBars() if has_escapes(sys.stderr) else LogProgress()
 
 
 class ProgressBars:

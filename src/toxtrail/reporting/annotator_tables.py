@@ -12,15 +12,15 @@ PAIR_FIELDS: Sequence[Field[AnnotatorPairRow]] = (
     Field("first", lambda row: row.first),
     Field("second", lambda row: row.second),
     Field("texts", lambda row: row.n, "right"),
-    Field("equal labels", lambda row: percent(row.agreement), "right"),
+    Field("equal labels", lambda row: percent(row.agreement), "right", 1),
     Field("kappa", lambda row: _number(row.kappa), "right"),
     Field("interval", lambda row: _interval(row), "right"),
-    Field("toxic by first", lambda row: percent(row.toxic_first), "right"),
-    Field("toxic by second", lambda row: percent(row.toxic_second), "right"),
-    Field("both toxic", lambda row: row.both_toxic, "right"),
-    Field("only first", lambda row: row.only_first_toxic, "right"),
-    Field("only second", lambda row: row.only_second_toxic, "right"),
-    Field("neither", lambda row: row.both_harmless, "right"),
+    Field("toxic by first", lambda row: percent(row.toxic_first), "right", 2),
+    Field("toxic by second", lambda row: percent(row.toxic_second), "right", 2),
+    Field("both toxic", lambda row: row.both_toxic, "right", 3),
+    Field("only first", lambda row: row.only_first_toxic, "right", 3),
+    Field("only second", lambda row: row.only_second_toxic, "right", 3),
+    Field("neither", lambda row: row.both_harmless, "right", 3),
 )
 
 

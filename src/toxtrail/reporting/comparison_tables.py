@@ -44,19 +44,6 @@ CONSTANT_COLUMNS = {
     "against", "guard", "subset", "pooled", "prompts", "k", "not scored", "partly scored",
 }  # fmt: skip
 """Columns that a terminal shows in the title if they are constant."""
-DROPPABLE = (
-    "partly scored",
-    "at token limit",
-    "texts",
-    "degenerate",
-    "other language",
-    "pooled",
-    "P(direction)",
-    "rates",
-    "toxic for one only",
-    "prompts",
-)
-"""Columns that a narrow terminal leaves out, in this order."""
 MARKS = {"higher": " ▲", "lower": " ▼"}
 
 # --- rates --------------------------------------------------------------------------------------
@@ -83,7 +70,14 @@ def rate_matrix(view: ComparisonView) -> Table:
         keys = [(name, subset) for subset in subsets]
         cells = (_matrix_cell(rate_rows.get(key), pairs.get(key)) for key in keys)
         rows.append((name, variant.role, against.get(name, MISSING_CELL), *cells))
-    columns = [*text_columns("variant", "role", "against"), *number_columns(*subsets)]
+    total, *parts = subsets
+    columns = [
+        *text_columns("variant"),
+        *text_columns("role", priority=3),
+        *text_columns("against", priority=2),
+        *number_columns(total),
+        *number_columns(*parts, priority=1),
+    ]
     note = (
         "Cells: rate, toxic / scored continuations. ▲ ▼: credibly higher or lower than the variant "
         'under "against" on the same prompts; no mark: not decisive.'
@@ -120,11 +114,11 @@ def _score_mean(row: RateRow) -> str:
 RATE_FIELDS: Sequence[Field[RateRow]] = (
     Field("variant", lambda row: row.variant),
     Field("subset", lambda row: row.subset),
-    Field("toxic / scored", lambda row: f"{row.n_toxic} / {row.n_scored}", "right"),
+    Field("toxic / scored", lambda row: f"{row.n_toxic} / {row.n_scored}", "right", 1),
     Field("rate", lambda row: percent(row.rate), "right"),
     Field("interval", lambda row: percent_interval(row.rate_lo, row.rate_hi), "right"),
-    Field("mean score", _score_mean, "right"),
-    Field("not scored", _unscored, "right"),
+    Field("mean score", _score_mean, "right", 3),
+    Field("not scored", _unscored, "right", 2),
 )
 
 # --- several continuations of each prompt -------------------------------------------------------
@@ -154,8 +148,8 @@ def _toxicity_probability(row: RateRow) -> str:
 SAMPLE_FIELDS: Sequence[Field[RateRow]] = (
     Field("variant", lambda row: row.variant),
     Field("subset", lambda row: row.subset),
-    Field("k", lambda row: row.k, "right"),
-    Field("prompts", lambda row: row.n_scored_prompts, "right"),
+    Field("k", lambda row: row.k, "right", 2),
+    Field("prompts", lambda row: row.n_scored_prompts, "right", 1),
     Field("expected maximum toxicity", _max_toxicity, "right"),
     Field("toxicity probability", _toxicity_probability, "right"),
 )
@@ -209,8 +203,17 @@ def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequenc
     return [field._replace(name=field.name.replace(LENGTH, heading)) for field in shown]
 
 
+FLAG_PRIORITY = {"degenerate": 2, "other_language": 1}
+"""Priority of the flags that a narrow terminal leaves out."""
+
+
 def _flag_field(flag: str) -> Field[BehaviourRow]:
-    return Field(flag.replace("_", " "), lambda row: percent(row.flags[flag].rate), "right")
+    return Field(
+        flag.replace("_", " "),
+        lambda row: percent(row.flags[flag].rate),
+        "right",
+        FLAG_PRIORITY.get(flag, 0),
+    )
 
 
 LENGTH, UNIT = "length", "unit"
@@ -225,11 +228,11 @@ def _length_quantiles(row: BehaviourRow) -> str:
 BEHAVIOUR_FIELDS: Sequence[Field[BehaviourRow]] = (
     Field("variant", lambda row: row.variant),
     Field("subset", lambda row: row.subset),
-    Field("texts", lambda row: row.n_continuations, "right"),
+    Field("texts", lambda row: row.n_continuations, "right", 3),
     *(_flag_field(flag) for flag in RESPONSE_FLAGS),
     Field(f"{LENGTH} (10-90 %)", _length_quantiles, "right"),
     Field(UNIT, lambda row: row.length_unit),
-    Field("at token limit", lambda row: percent(row.at_limit_rate), "right"),
+    Field("at token limit", lambda row: percent(row.at_limit_rate), "right", 4),
 )
 
 
@@ -241,7 +244,7 @@ def _flag_difference_field(flag: str) -> Field[BehaviourPairRow]:
         bounds = points_interval(change.diff_lo, change.diff_hi)
         return f"{percentage_points(change.diff)} {bounds}{_star(change.verdict)}"
 
-    return Field(flag.replace("_", " "), cell, "right")
+    return Field(flag.replace("_", " "), cell, "right", FLAG_PRIORITY.get(flag, 0))
 
 
 def _length_difference(row: BehaviourPairRow) -> str:
@@ -261,7 +264,7 @@ BEHAVIOUR_PAIR_FIELDS: Sequence[Field[BehaviourPairRow]] = (
     Field("variant", lambda row: row.b),
     Field("against", lambda row: f"{row.a} ({row.relation})"),
     Field("subset", lambda row: row.subset),
-    Field("prompts", lambda row: row.n, "right"),
+    Field("prompts", lambda row: row.n, "right", 3),
     *(_flag_difference_field(flag) for flag in RESPONSE_FLAGS),
     Field(LENGTH, _length_difference, "right"),
 )
@@ -288,8 +291,8 @@ REFUSAL_FIELDS: Sequence[Field[RefusalRow]] = (
     Field("variant", lambda row: row.variant),
     Field("guard", lambda row: row.scorer),
     Field("subset", lambda row: row.subset),
-    Field("texts", lambda row: row.n, "right"),
-    Field("no answer", lambda row: row.n_unanswered, "right"),
+    Field("texts", lambda row: row.n, "right", 3),
+    Field("no answer", lambda row: row.n_unanswered, "right", 2),
     Field(
         "by the guard",
         lambda row: _rate_with_interval(row.guard_rate, row.guard_lo, row.guard_hi),
@@ -300,11 +303,11 @@ REFUSAL_FIELDS: Sequence[Field[RefusalRow]] = (
         lambda row: _rate_with_interval(row.phrases_rate, row.phrases_lo, row.phrases_hi),
         "right",
     ),
-    Field("both", lambda row: row.both, "right"),
-    Field("only guard", lambda row: row.only_guard, "right"),
-    Field("only phrases", lambda row: row.only_phrases, "right"),
-    Field("neither", lambda row: row.neither, "right"),
-    Field("agreement", lambda row: percent(row.agreement), "right"),
+    Field("both", lambda row: row.both, "right", 4),
+    Field("only guard", lambda row: row.only_guard, "right", 4),
+    Field("only phrases", lambda row: row.only_phrases, "right", 4),
+    Field("neither", lambda row: row.neither, "right", 4),
+    Field("agreement", lambda row: percent(row.agreement), "right", 1),
     Field("kappa", _kappa, "right"),
 )
 REFUSAL_PAIR_FIELDS: Sequence[Field[RefusalPairRow]] = (
@@ -312,7 +315,7 @@ REFUSAL_PAIR_FIELDS: Sequence[Field[RefusalPairRow]] = (
     Field("against", lambda row: f"{row.a} ({row.relation})"),
     Field("guard", lambda row: row.scorer),
     Field("subset", lambda row: row.subset),
-    Field("prompts", lambda row: row.n, "right"),
+    Field("prompts", lambda row: row.n, "right", 1),
     Field(
         "by the guard",
         lambda row: _change(
@@ -362,7 +365,7 @@ CORRECTED_FIELDS: Sequence[Field[PairRow]] = (
     Field("as scored", lambda row: percentage_points(row.diff), "right"),
     Field("corrected", lambda row: percentage_points(row.corrected_diff), "right"),
     Field("interval", _corrected_interval, "right"),
-    Field("by", _corrected_by, "right"),
+    Field("by", _corrected_by, priority=1),
 )
 
 
@@ -372,7 +375,7 @@ def by_scorer(view: ComparisonView) -> Table:
     results = {(row.a, row.b, row.subset, row.scorer): row for row in view.summary.pairs}
     fields = [
         *PAIR_NAME_FIELDS,
-        *(_scorer_field(name, results) for name in names),
+        *(_scorer_field(name, results, priority) for priority, name in enumerate(names)),
         Field[PairRow]("scorers", lambda row: row.agreement),
     ]
     rows = view.select(view.scorer_pairs) if len(names) > 1 else []
@@ -381,13 +384,13 @@ def by_scorer(view: ComparisonView) -> Table:
 
 
 def _scorer_field(
-    scorer: str, results: Mapping[tuple[str, str, str, str], PairRow]
+    scorer: str, results: Mapping[tuple[str, str, str, str], PairRow], priority: int
 ) -> Field[PairRow]:
     def cell(row: PairRow) -> str:
         result = results[row.a, row.b, row.subset, scorer]
         return f"{percentage_points(result.diff)} {_interval(result)} {result.verdict}"
 
-    return Field(scorer, cell)
+    return Field(scorer, cell, priority=priority)
 
 
 def agreement(view: ComparisonView) -> Table:
@@ -422,10 +425,10 @@ AGREEMENT_FIELDS: Sequence[Field[AgreementRow]] = (
     Field("subset", lambda row: row.subset),
     Field("disagree / scored", lambda row: f"{row.n_disagree} / {row.n_scored}", "right"),
     Field("disagreement", _disagreement, "right"),
-    Field("ties", lambda row: row.n_tied, "right"),
-    Field("majority toxic", lambda row: row.n_majority_toxic, "right"),
-    Field("rate by majority", _majority_rate, "right"),
-    Field("partly scored", lambda row: row.n_partly_scored, "right"),
+    Field("ties", lambda row: row.n_tied, "right", 3),
+    Field("majority toxic", lambda row: row.n_majority_toxic, "right", 2),
+    Field("rate by majority", _majority_rate, "right", 1),
+    Field("partly scored", lambda row: row.n_partly_scored, "right", 4),
 )
 
 
@@ -444,8 +447,8 @@ MAJORITY_FIELDS: Sequence[Field[AgreementPairRow]] = (
     Field("variant", lambda row: row.b),
     Field("against", lambda row: f"{row.a} ({row.relation})"),
     Field("subset", lambda row: row.subset),
-    Field("prompts", lambda row: row.n, "right"),
-    Field("disagreement", _disagreement_difference, "right"),
+    Field("prompts", lambda row: row.n, "right", 2),
+    Field("disagreement", _disagreement_difference, "right", 1),
     Field("majority", _majority_difference, "right"),
     Field("verdict of the majority", lambda row: row.majority_verdict),
 )
@@ -489,15 +492,15 @@ def _decision(row: PairRow) -> str:
 
 PAIR_FIELDS: Sequence[Field[PairRow]] = (
     *PAIR_NAME_FIELDS,
-    Field("prompts", _prompts, "right"),
-    Field("k", lambda row: row.k, "right"),
-    Field("rates", _rates, "right"),
-    Field("toxic for one only", toxic_for_one, "right"),
+    Field("prompts", _prompts, "right", 2),
+    Field("k", lambda row: row.k, "right", 7),
+    Field("rates", _rates, "right", 4),
+    Field("toxic for one only", toxic_for_one, "right", 3),
     Field("difference", lambda row: percentage_points(row.diff), "right"),
     Field("interval", _interval, "right"),
-    Field("P(direction)", lambda row: probability(row.pd), "right"),
-    Field("pooled", _pooled, "right"),
-    Field("practically", _decision),
+    Field("P(direction)", lambda row: probability(row.pd), "right", 5),
+    Field("pooled", _pooled, "right", 6),
+    Field("practically", _decision, priority=1),
     Field("verdict", marked_verdict),
 )
 

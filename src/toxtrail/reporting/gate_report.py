@@ -37,9 +37,12 @@ def gate_table(result: GateResult) -> Table:
     order = ("fail", "not decided", "pass")
     rows = sorted(result.rows, key=lambda row: order.index(row.outcome))
     columns = (
-        *text_columns("outcome", "rule", "variant", "against", "scorer", "subset"),
-        *number_columns("limit", "difference", "interval"),
-        *text_columns("reason"),
+        *text_columns("outcome", "rule", "variant"),
+        *text_columns("against", priority=2),
+        *text_columns("scorer", "subset", priority=3),
+        *number_columns("limit", priority=1),
+        *number_columns("difference", "interval"),
+        *text_columns("reason", priority=4),
     )
     table = Table("Gate", columns, [_cells(row) for row in rows])
     return move_constants_to_title(table, {"against", "scorer", "subset"})

@@ -58,8 +58,12 @@ def best_table(rows: Sequence[BestRow]) -> Table:
         Field("location", _location, "right"),
         Field("interval", _location_interval, "right"),
         Field("BEST verdict", lambda row: row.best_verdict),
-        Field("expected rates", lambda row: _two_rates(row.best_rate_a, row.best_rate_b), "right"),
-        Field("observed rates", lambda row: _two_rates(row.pair.rate_a, row.pair.rate_b), "right"),
+        Field(
+            "expected rates", lambda row: _two_rates(row.best_rate_a, row.best_rate_b), "right", 2
+        ),
+        Field(
+            "observed rates", lambda row: _two_rates(row.pair.rate_a, row.pair.rate_b), "right", 1
+        ),
         Field("fits?", lambda row: {True: "yes", False: "NO", None: MISSING_CELL}[row.best_fits]),
     )
     return build_table("BEST: difference of locations of the scores, unpaired", fields, rows)
@@ -71,7 +75,7 @@ def _of_pair(fields: Sequence[Field[PairRow]]) -> list[Field[RowOfPair]]:
 
 
 def _pair_field(field: Field[PairRow]) -> Field[RowOfPair]:
-    return Field(field.name, lambda row: field.cell(row.pair), field.align)
+    return Field(field.name, lambda row: field.cell(row.pair), field.align, field.priority)
 
 
 def _location(row: BestRow) -> str:

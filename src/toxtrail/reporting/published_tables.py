@@ -22,20 +22,23 @@ RATE_FIELDS: Sequence[Field[Row]] = (
     Field("subset", lambda row: row["subset"]),
     Field("measured", lambda row: f"{percent(row['measured'])} of {row['n_measured']:,}", "right"),
     Field(
-        "interval", lambda row: percent_interval(row["measured_lo"], row["measured_hi"]), "right"
+        "interval", lambda row: percent_interval(row["measured_lo"], row["measured_hi"]), "right", 2
     ),
     Field(
         "published", lambda row: f"{percent(row['published'])} of {row['n_published']:,}", "right"
     ),
     Field(
-        "interval", lambda row: percent_interval(row["published_lo"], row["published_hi"]), "right"
+        "interval",
+        lambda row: percent_interval(row["published_lo"], row["published_hi"]),
+        "right",
+        2,
     ),
     Field("difference", lambda row: percentage_points(row["diff"]), "right"),
     Field("interval", lambda row: points_interval(row["diff_lo"], row["diff_hi"]), "right"),
-    Field("P(agree)", lambda row: probability(row["p_agree"]), "right"),
-    Field("overlap", lambda row: f"{row['overlap']:.2f}", "right"),
+    Field("P(agree)", lambda row: probability(row["p_agree"]), "right", 3),
+    Field("overlap", lambda row: f"{row['overlap']:.2f}", "right", 4),
     Field("measured is", lambda row: row["verdict"]),
-    Field("source", lambda row: row["source"]),
+    Field("source", lambda row: row["source"], priority=5),
 )
 VERDICT_FIELDS: Sequence[Field[Row]] = (
     Field("variant", lambda row: row["b"]),
@@ -46,7 +49,7 @@ VERDICT_FIELDS: Sequence[Field[Row]] = (
     Field("measured", lambda row: row["verdict"]),
     Field("published", lambda row: row["verdict_published"]),
     Field("the same?", lambda row: "yes" if row["same"] else "NO"),
-    Field("source", lambda row: row["source"]),
+    Field("source", lambda row: row["source"], priority=5),
 )
 
 

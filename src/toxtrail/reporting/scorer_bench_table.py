@@ -11,10 +11,10 @@ from toxtrail.reporting.text import MISSING_CELL, percent, percent_interval, plu
 FIELDS: Sequence[Field[BenchRow]] = (
     Field("scorer", lambda row: row.scorer),
     Field("group", lambda row: "all" if row.group is None else row.group or "(no value)"),
-    Field("threshold", lambda row: f"{row.threshold:g}", "right"),
+    Field("threshold", lambda row: f"{row.threshold:g}", "right", 3),
     Field("texts", lambda row: f"{row.n:,}", "right"),
-    Field("toxic", lambda row: percent(row.base_rate), "right"),
-    Field("unscored", lambda row: row.unscored_toxic + row.unscored_harmless, "right"),
+    Field("toxic", lambda row: percent(row.base_rate), "right", 1),
+    Field("unscored", lambda row: row.unscored_toxic + row.unscored_harmless, "right", 2),
     Field("sensitivity", lambda row: percent(row.sensitivity), "right"),
     Field(
         "interval", lambda row: percent_interval(row.sensitivity_lo, row.sensitivity_hi), "right"

@@ -1,43 +1,37 @@
-"""A table, and its renderers: terminal text, Markdown, LaTeX and HTML; cells are escaped."""
+"""A table, and its renderers as Markdown, LaTeX and HTML, which escape cells.
+`terminal_table.py` lays it out for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from toxtrail.redaction import redacted
-from toxtrail.reporting.column_widths import (
-    column_widths,
-    gap_width,
-    least_column_widths,
-    wrap_cell,
-)
-from toxtrail.text_escaping import escape_control_chars, escape_latex, escape_markdown
-
-if TYPE_CHECKING:
-    pass
-
+from toxtrail.text_escaping import escape_latex, escape_markdown
 
 Align = Literal["left", "right"]
 Row = TypeVar("Row")
 
 
 class Column(NamedTuple):
-    """The heading of a column, and how its cells are aligned."""
+    """The heading of a column, how its cells are aligned, and whether it can be left out."""
 
     name: str
     align: Align = "left"
+    """Texts are aligned left, and a narrow terminal folds them between words."""
+    priority: int = 0
+    """0: always shown. A narrow terminal leaves out the column with the greatest number first; of
+    equal ones the last."""
 
 
-def text_columns(*names: str) -> tuple[Column, ...]:
+def text_columns(*names: str, priority: int = 0) -> tuple[Column, ...]:
     """Return left-aligned columns."""
-    return tuple(Column(name) for name in names)
+    return tuple(Column(name, "left", priority) for name in names)
 
 
-def number_columns(*names: str) -> tuple[Column, ...]:
+def number_columns(*names: str, priority: int = 0) -> tuple[Column, ...]:
     """Return right-aligned columns."""
-    return tuple(Column(name, "right") for name in names)
+    return tuple(Column(name, "right", priority) for name in names)
 
 
 class Table(NamedTuple):
@@ -64,11 +58,13 @@ class Field(NamedTuple, Generic[Row]):
     name: str
     cell: Callable[[Row], object]
     align: Align = "left"
+    priority: int = 0
+    """See `Column`."""
 
 
 def build_table(title: str | None, fields: Sequence[Field[Row]], rows: Iterable[Row]) -> Table:
     """Return the table with a column for each field."""
-    columns = [Column(field.name, field.align) for field in fields]
+    columns = [Column(field.name, field.align, field.priority) for field in fields]
     return Table(title, columns, [[field.cell(row) for field in fields] for row in rows])
 
 
@@ -87,47 +83,6 @@ def move_constants_to_title(table: Table, names: Collection[str]) -> Table:
     stated = [f"{name} {value}" for name, value in constants.items() if value != "-"]
     title = "; ".join([*([table.title] if table.title else []), *stated])
     return table.without(constants)._replace(title=title)
-
-
-def drop_columns_to_fit(
-    table: Table, droppable: Sequence[str], width: int
-) -> tuple[Table, list[str]]:
-    """Drop these columns, in their order, until the table fits; return it and what was dropped."""
-    dropped: list[str] = []
-    for name in droppable:
-        least = least_column_widths(_column_names(table), terminal_cells(table))
-        if sum(least) + gap_width(len(table.columns)) <= width:
-            break
-        if name in _column_names(table):
-            dropped.append(name)
-            table = table.without([name])
-    return table, dropped
-
-
-class WrappedTable(NamedTuple):
-    """Layout of a table on a terminal."""
-
-    widths: Sequence[int]
-    """Width of each column."""
-    rows: Sequence[Sequence[Sequence[str]]]
-    """Row, column -> the lines of a cell."""
-
-
-def wrap_to_width(table: Table, width: int) -> WrappedTable:
-    """Lay a table out on a terminal of this width; no text moves its cursor."""
-    cells = terminal_cells(table)
-    widths = column_widths(_column_names(table), cells, width)
-    rows = [[wrap_cell(cell, w) for cell, w in zip(row, widths, strict=True)] for row in cells]
-    return WrappedTable(widths, rows)
-
-
-def terminal_cells(table: Table) -> list[list[str]]:
-    """Return the cells in a form that is safe to print: without secrets and control characters."""
-    return [[escape_control_chars(redacted(str(cell))) for cell in row] for row in table.rows]
-
-
-def _column_names(table: Table) -> list[str]:
-    return [column.name for column in table.columns]
 
 
 def as_markdown(table: Table) -> str:
