@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import walk_lineage
+from toxtrail.provenance.identity import InputFile, walk_lineage
 from toxtrail.records.results import ScorerPooling
 from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.reporting.mlflow_page import pair_metrics, rate_metrics
@@ -19,6 +19,7 @@ from toxtrail.reporting.text import (
     points_interval,
     probability,
 )
+from toxtrail.stages.report import rows_of_comparison
 from toxtrail.text_escaping import escape_control_chars
 
 HOSTILE = "<script>alert(1)</script>"
@@ -154,3 +155,22 @@ def test_the_page_says_where_the_prompts_come_from(summary, page_of):
         "0.750 to 0.900",
     ):
         assert text in page, text
+
+
+def test_a_subset_may_have_the_name_of_an_input():
+    def made(stage, key, **inputs):
+        files = {
+            name: InputFile(path=path, sha256="ab" * 32, manifest=below)
+            for name, (path, below) in inputs.items()
+        }
+        return manifest_of(stage, key, {}, files, {})
+
+    prompts = made("prompts", None, prompts=("file:prompts.csv", None), scores=("file:b", None))
+    generations = made("generate", "v", prompts=("data/prompts.parquet", prompts))
+    scores = made("score", "v", generations=("data/generations/v.parquet", generations))
+    comparison = made("compare", "f", scores=("data/scores/v.parquet", scores))
+    assert set(rows_of_comparison(comparison)) == {
+        "data/scores/v.parquet",
+        "data/generations/v.parquet",
+        "data/prompts.parquet",
+    }

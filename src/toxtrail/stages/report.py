@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance import embedded_manifest
-from toxtrail.provenance.identity import InputFile, walk_lineage
+from toxtrail.provenance.identity import InputFile, Manifest, walk_lineage
 from toxtrail.records.results import ComparisonSummary
 from toxtrail.regular_files import read_text
 from toxtrail.reporting.html_report import FamilyPage, render
@@ -60,13 +60,7 @@ def _displayed_rows(
     Raises:
         DataError: the files differ from those that the comparison was made from.
     """
-    nodes = walk_lineage(comparison.manifest) if comparison.manifest else []
-    recorded = {
-        input_file.path: input_file.sha256
-        for node in nodes
-        for name, input_file in node.inputs.items()
-        if name in ("scores", "generations", "prompts")
-    }
+    recorded = rows_of_comparison(comparison.manifest) if comparison.manifest else {}
     for path, sha256 in recorded.items():
         if store.describe_input(store.at(path)).sha256 != sha256:
             raise DataError(
@@ -74,6 +68,18 @@ def _displayed_rows(
                 "Run `dvc repro` to bring both up to date."
             )
     return [(p, InputFile(path=p, sha256=s, manifest=None)) for p, s in recorded.items()]
+
+
+def rows_of_comparison(manifest: Manifest) -> dict[str, str]:
+    """Return path -> SHA-256 of the prompts, generations and scores behind a comparison. The inputs
+    of the stage `prompts` are sources, whose names are chosen by users."""
+    return {
+        input_file.path: input_file.sha256
+        for node in walk_lineage(manifest)
+        if node.kind != "prompts"
+        for name, input_file in node.inputs.items()
+        if name in ("scores", "generations", "prompts")
+    }
 
 
 def _figures(store: ArtifactStore, family: str) -> dict[str, str]:
