@@ -1,10 +1,12 @@
 # `make demo` runs the default experiment, `make test` all checks. Both create an environment in .venv.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+  "$$name" -c "" 2>/dev/null && command -v "$$name" && break; done)
+UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench rehearsal vllm-test docs dist clean
+.PHONY: demo test check bench rehearsal vllm-test docs dist lock resolve clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -56,9 +58,25 @@ dist:
 	$(VENV)/dist/bin/python -m build
 	$(VENV)/dist/bin/twine check --strict dist/*
 
+# Write requirements.txt and requirements-dev.txt for all supported Pythons; keep each pinned version that the bounds
+# of pyproject.toml allow. Needs uv (pip install uv). A newer version: make lock LOCK="--upgrade-package numpy"
+lock: export UV_CUSTOM_COMPILE_COMMAND := make lock
+lock: COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate pyproject.toml
+lock:
+	$(COMPILE) $(LOCK) --output-file requirements.txt
+	cat requirements.txt requirements-dev.txt > requirements-dev.new
+	$(COMPILE) $(LOCK) --group dev --extra postgres --extra s3 --constraints requirements.txt \
+	  --output-file requirements-dev.new
+	grep -vxFf requirements.txt requirements-dev.new > requirements-dev.txt
+	rm requirements-dev.new
+
+# Resolve the dependencies for all supported Pythons and platforms, without installing; several minutes. Needs uv.
+resolve:
+	python benchmarks/resolve.py --uv $(UV)
+
 $(VENV)/run.stamp: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "Python 3.11 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@case "$$("$(PYTHON)" --version 2>&1)" in "Python 3.11."*|"Python 3.12."*|"Python 3.13."*) ;; \
+	  *) echo "Python 3.11, 3.12 or 3.13 is needed, not '$(PYTHON)'. Try: make PYTHON=/path/to/python3.12"; exit 1;; esac
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
 	$(BIN)/python -m pip install --quiet -r requirements.txt

@@ -236,13 +236,3 @@ def test_every_command_has_help_with_examples(name):
 def test_every_reading_command_speaks_json(name):
     command = cli.get_command(None, name)
     assert "--json" in {option for param in command.params for option in param.opts}
-
-
-def test_every_dependency_of_the_package_is_pinned(project_text):
-    pins = {
-        line.split("==")[0].lower().replace("_", "-")
-        for line in project_text("requirements.txt").splitlines()
-        if "==" in line
-    }
-    block = re.search(r"^dependencies = \[(.*?)^\]", project_text("pyproject.toml"), re.M | re.S)
-    assert set(re.findall(r'"([\w.-]+)', block[1].lower())) <= pins

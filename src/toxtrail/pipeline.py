@@ -247,6 +247,7 @@ PIPELINE: tuple[Stage, ...] = (
             "stats/bayesian_bootstrap.py",
             "stats/clusters.py",
             "stats/hierarchical",
+            "stats/bayes_libraries.py",
             "stats/sampling.py",
             "stats/prior_sensitivity.py",
         ),
@@ -277,6 +278,7 @@ PIPELINE: tuple[Stage, ...] = (
             "stats/dose_response.py",
             "stats/power.py",
             "stats/prior_sensitivity.py",
+            "stats/bayes_libraries.py",
         ),
     ),
     Stage(

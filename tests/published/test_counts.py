@@ -28,8 +28,8 @@ from toxtrail.published.counts import (
     printed,
     reanalyse_table,
 )
+from toxtrail.stats.bayes_libraries import SampleResult
 from toxtrail.stats.published_counts import PublishedCount
-from toxtrail.stats.sampling import SampleResult
 
 BELIEF = AnalysisSettings(0.5, 0.95, 1, 0.8)
 QI = "variant,rate,n\nchat,0.3 %,330\nalpaca,16.1%,330\ndolly,0.121,330\n"

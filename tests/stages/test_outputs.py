@@ -17,7 +17,7 @@ from toxtrail.records.analysis_output import AnalysisOutput
 from toxtrail.reporting.comparison_tables import by_scorer, samples
 from toxtrail.reporting.comparison_view import ComparisonView
 from toxtrail.reporting.notes import method_line, reading_guide
-from toxtrail.stats.sampling import SampleResult
+from toxtrail.stats.bayes_libraries import SampleResult
 from toxtrail.storage.artifacts import ArtifactStore
 
 PROMISED = {

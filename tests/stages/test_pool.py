@@ -18,7 +18,7 @@ from toxtrail.records.columns import to_json
 from toxtrail.reporting.comparison_tables import PAIR_FIELDS
 from toxtrail.reporting.comparison_view import ComparisonView
 from toxtrail.reporting.notes import pooling_notes, seed_notes
-from toxtrail.stats.sampling import SampleResult
+from toxtrail.stats.bayes_libraries import SampleResult
 from toxtrail.storage.artifacts import ArtifactStore
 
 POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.9)

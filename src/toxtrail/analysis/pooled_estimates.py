@@ -29,6 +29,7 @@ from toxtrail.records.results import (
     VariantSummary,
     WithheldRow,
 )
+from toxtrail.stats.bayes_libraries import SampleResult, effective_size, r_hat
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import PredictiveCheck, predictive_checks, replicated
 from toxtrail.stats.hierarchical.model import FamilyCounts
@@ -38,7 +39,6 @@ from toxtrail.stats.rates import Floats, equal_tailed_interval, named_rng
 from toxtrail.stats.sampling import (
     LEAST_P,
     Diagnostics,
-    SampleResult,
     SamplerSettings,
     Settled,
     diagnose,
@@ -537,12 +537,8 @@ class ColumnDiagnostics(NamedTuple):
 
 def _diagnostics(column: Floats) -> ColumnDiagnostics:
     """Return diagnostics of one quantity's (chain, draw)."""
-    import arviz as az
-
     return ColumnDiagnostics(
-        float(az.rhat(column)),
-        float(az.ess(column, method="bulk")),
-        float(az.ess(column, method="tail")),
+        r_hat(column), effective_size(column, "bulk"), effective_size(column, "tail")
     )
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import xarray as xr
 
 from toxtrail.config.schema import PosteriorConfig
+from toxtrail.stats.bayes_libraries import SampleResult
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import replicated
 from toxtrail.stats.hierarchical.model import FamilyCounts
 from toxtrail.stats.rates import named_rng
-from toxtrail.stats.sampling import SampleResult
 
 PRIOR_DRAWS = 1000
 CELL = ("variant", "subset")

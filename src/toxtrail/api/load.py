@@ -14,6 +14,7 @@ from toxtrail.console import warn
 from toxtrail.errors import DataError, is_of_the_system, problem_of
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import refuse_irregular
+from toxtrail.stats.bayes_libraries import load_arviz
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,11 +139,9 @@ class Results:
 
 def _read_draws(path: Path) -> Any:
     """Read all groups of a file of draws, and close it."""
-    import arviz
-
     refuse_irregular(path)
     try:
-        draws = arviz.from_netcdf(path)
+        draws = load_arviz().from_netcdf(path)
         draws.load()
         draws.close()
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import NamedTuple
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 
 from toxtrail.backends.assets import default_cache
 from toxtrail.backends.git import head_commit, refusal
@@ -77,21 +79,22 @@ def _check(what: str, look: Callable[[], Finding]) -> Finding:
 
 def _python() -> Finding:
     installed = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    is_pinned = sys.version_info[:2] == (3, 11)
-    cure = "" if is_pinned else "the pinned set is for Python 3.11"
-    return Finding(is_pinned, "Python", installed, cure)
+    supported = metadata("toxtrail")["Requires-Python"]
+    is_supported = SpecifierSet(supported).contains(installed)
+    cure = (
+        "" if is_supported else f"use Python {supported}; requirements.txt has no pins for others"
+    )
+    return Finding(is_supported, "Python", installed, cure)
 
 
 def _packages(requirements: Path) -> Finding:
     """Compare installed versions with the pinned ones; a build tag such as +cpu is ignored."""
     if not requirements.is_file():
         return Finding(False, "packages", "no requirements.txt", "copy it from the project")
-    pins = re.findall(
-        r"^([A-Za-z0-9._-]+)==(\S+)", read_text(requirements).replace("\r\n", "\n"), re.MULTILINE
-    )
+    pins = pinned_versions(read_text(requirements))
     other = [
         f"{name} {installed or 'missing'} (pinned {pinned})"
-        for name, pinned in pins
+        for name, pinned in pins.items()
         if (installed := _installed(name)) != pinned
     ]
     installed = f"{len(pins) - len(other)} of {len(pins)} as pinned"
@@ -102,6 +105,25 @@ def _packages(requirements: Path) -> Finding:
         installed + mismatches,
         "pip install -r requirements.txt" if other else "",
     )
+
+
+def pinned_versions(requirements: str) -> dict[str, str]:
+    """Return distribution -> version that a requirements file pins for this Python and platform.
+
+    Args:
+        requirements: text of the file; lines that pin no version are ignored.
+    """
+    pins: dict[str, str] = {}
+    for line in requirements.splitlines():
+        try:
+            requirement = Requirement(line.partition(" #")[0])
+        except InvalidRequirement:  # a comment, an option or an empty line
+            continue
+        if requirement.marker is None or requirement.marker.evaluate():
+            for part in requirement.specifier:
+                if part.operator == "==":
+                    pins[requirement.name] = part.version
+    return pins
 
 
 def _installed(name: str) -> str | None:

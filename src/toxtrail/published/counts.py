@@ -19,11 +19,11 @@ from toxtrail.analysis.score_table import ALL
 from toxtrail.datasets.readers import Rows, field
 from toxtrail.errors import DataError, InferenceError, did_you_mean
 from toxtrail.stats import published_counts, published_model
+from toxtrail.stats.bayes_libraries import SampleResult
 from toxtrail.stats.published_counts import AnalysisSettings, CountSource, PublishedCount
 from toxtrail.stats.rates import Floats, Ints, equal_tailed_interval, named_rng
 from toxtrail.stats.sampling import (
     Diagnostics,
-    SampleResult,
     SamplerSettings,
     convergence_problems,
     diagnose,

@@ -17,9 +17,10 @@ from toxtrail.pipeline import installed_versions, manifest_of
 from toxtrail.records.analysis_output import AnalysisOutput
 from toxtrail.records.results import PoolSummary
 from toxtrail.reporting.figures.pooled_checks import posterior_predictive_figure, rank_figure
+from toxtrail.stats.bayes_libraries import SampleResult, diagnostics_packages
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.model import FamilyCounts
-from toxtrail.stats.sampling import SampleResult, SamplerSettings
+from toxtrail.stats.sampling import SamplerSettings
 from toxtrail.storage.artifacts import ArtifactStore
 
 
@@ -40,7 +41,7 @@ def run(
         inputs.tables, inputs.summaries, reference, primary, config, pooling, sampler, allow
     )
     params = _params(family_config, config, pooling, primary)
-    packages = ("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz")
+    packages = ("numpy", "scipy", "matplotlib", "numba", "nutpie", *diagnostics_packages())
     manifest = manifest_of("pool", family, params, inputs.inputs, installed_versions(*packages))
     store.write_analysis(store.pooled_dir(family), _with_figures(output), manifest)
 

@@ -23,12 +23,12 @@ import numpy as np
 from scipy import stats
 
 from toxtrail.errors import DataError
+from toxtrail.stats.bayes_libraries import SampleResult, load_pymc
 from toxtrail.stats.paired_differences import Verdict, verdict
 from toxtrail.stats.rates import Floats, Interval, at_threshold, equal_tailed_interval
-from toxtrail.stats.sampling import SampleResult
 
 if TYPE_CHECKING:
-    import pymc as pm
+    from toxtrail.stats.bayes_libraries import Model
 
 HYPER = ("nu",)
 LOCATIONS = ("mu_a", "mu_b")
@@ -54,7 +54,7 @@ class LocationDifference(NamedTuple):
     """Whether the model predicts the observed toxicity rates."""
 
 
-def build(a: Floats, b: Floats) -> pm.Model:
+def build(a: Floats, b: Floats) -> Model:
     """Build the model in this module's docstring.
 
     Args:
@@ -63,7 +63,7 @@ def build(a: Floats, b: Floats) -> pm.Model:
     Raises:
         DataError: fewer than two scores of a variant, or all scores are equal.
     """
-    import pymc as pm
+    pm = load_pymc()
 
     if min(a.size, b.size) < 2 or np.ptp(np.concatenate([a, b])) == 0:
         raise DataError("BEST needs at least two scores of each variant, and not all the same.")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from toxtrail.stats.bayes_libraries import prior_and_likelihood_sensitivity
 from toxtrail.stats.rates import Floats
 
 SENSITIVITY_THRESHOLD = 0.05
@@ -44,16 +45,6 @@ def power_scaling(draws: Floats, log_prior: Floats, log_likelihood: Floats) -> S
 
     A constant quantity has sensitivity 0.
     """
-    import arviz as az
-    import xarray as xr
-
     if np.ptp(draws) == 0:
         return Sensitivity(0.0, 0.0)
-    data = az.from_dict(
-        posterior={"quantity": draws}, log_likelihood={"data": log_likelihood[..., None]}
-    )
-    data.add_groups(log_prior=xr.Dataset({"prior": (("chain", "draw"), log_prior)}))
-    prior, data_weight = (
-        float(az.psens(data, component=part)["quantity"]) for part in ("prior", "likelihood")
-    )
-    return Sensitivity(prior, data_weight)
+    return Sensitivity(*prior_and_likelihood_sensitivity(draws, log_prior, log_likelihood))

@@ -23,18 +23,19 @@ import numpy as np
 from scipy.special import expit
 
 from toxtrail.errors import DataError
+from toxtrail.stats.bayes_libraries import load_pymc
 from toxtrail.stats.hierarchical.model import linear_predictor
 from toxtrail.stats.rates import Floats, Ints
 
 if TYPE_CHECKING:
-    import pymc as pm
+    from toxtrail.stats.bayes_libraries import Model
 
 HYPER = ("mu", "sd_variant", "sd_interaction")
 PRIOR_MU = (-3.5, 2.0)
 """Mean and standard deviation, log-odds: a rate of 3 % (.05 to 61 % in 95 of 100)."""
 
 
-def build(toxic: Ints, n: Ints) -> pm.Model:
+def build(toxic: Ints, n: Ints) -> Model:
     """Build the model in this module's docstring, non-centred; `eta` is (variant, subset).
 
     Args:
@@ -43,7 +44,7 @@ def build(toxic: Ints, n: Ints) -> pm.Model:
     Raises:
         DataError: one variant only, no prompt, or more toxic prompts than prompts.
     """
-    import pymc as pm
+    pm = load_pymc()
 
     if toxic.shape != n.shape or toxic.shape[0] < 2:
         raise DataError("at least two variants are needed for pooling")

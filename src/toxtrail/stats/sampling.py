@@ -10,17 +10,27 @@ for R-hat and effective sample size; Betancourt 2016, arXiv:1604.00695, for E-BF
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from toxtrail.errors import InferenceError
+from toxtrail.stats.bayes_libraries import (
+    NutsSettings,
+    SampleResult,
+    Target,
+    effective_size,
+    energy_fractions,
+    quantile_error,
+    r_hat,
+    sample_model,
+    sample_target,
+)
 from toxtrail.stats.rates import Floats
 
 if TYPE_CHECKING:
-    import pymc as pm
+    from toxtrail.stats.bayes_libraries import Model
 
 MAX_R_HAT = 1.01
 MIN_ESS_HYPER, MIN_ESS = 400, 1000
@@ -52,19 +62,6 @@ class SamplerSettings(NamedTuple):
         return SamplerSettings(self.chains, 2 * self.draws, 0.99, self.seed + 1)
 
 
-class SampleResult(NamedTuple):
-    """Draws and the statistics of the sampler."""
-
-    posterior: Mapping[str, Floats]
-    """Name -> (chain, draw, ...)."""
-    diverging: Floats
-    """(chain, draw), 1 for a divergent transition."""
-    energy: Floats
-    """Energy of the Hamiltonian, (chain, draw)."""
-    at_max_depth: Floats
-    """(chain, draw), 1 where the trajectory reached the maximum tree depth."""
-
-
 class Diagnostics(NamedTuple):
     """Worst value of each diagnostic over all quantities."""
 
@@ -80,60 +77,21 @@ class Diagnostics(NamedTuple):
     """Largest Monte Carlo error of a reported bound, divided by its maximum."""
 
 
-def sample(model: pm.Model, effort: SamplerSettings) -> SampleResult:
-    """Sample a PyMC model with NUTS (nutpie).
+def sample(model: Model, effort: SamplerSettings) -> SampleResult:
+    """Sample a PyMC model with NUTS.
 
     On one machine, the same seed gives the same draws, with or without a compilation cache.
     """
-    import pymc as pm
-    from pytensor.configdefaults import config
-
-    config.numba__fastmath = False  # otherwise draws depend on the cache
-    with warnings.catch_warnings(), model:
-        warnings.simplefilter("ignore")
-        idata = pm.sample(
-            draws=effort.draws,
-            tune=max(effort.draws // 2, 500),
-            chains=effort.chains,
-            cores=effort.chains,
-            nuts_sampler="nutpie",
-            random_seed=effort.seed,
-            target_accept=effort.target_accept,
-            progressbar=False,
-            compute_convergence_checks=False,
-        )
-    stats = idata.sample_stats
-    return SampleResult(
-        posterior={str(name): idata.posterior[name].values for name in idata.posterior.data_vars},
-        diverging=stats["diverging"].values.astype(np.float64),
-        energy=stats["energy"].values,
-        at_max_depth=stats["maxdepth_reached"].values.astype(np.float64),
-    )
-
-
-class Target(NamedTuple):
-    """A log density as machine code, which the sampler calls by its address."""
-
-    size: int
-    """Number of elements of a position."""
-    density: Any
-    """Object with the `address` of a C function: int64 (int64 size, double *position, double
-    *gradient, double *value, double *data); 0 if value and gradient are finite, else 1."""
-    copied: Any
-    """Object with the `address` of a C function that copies a position: int64 (int64 size, int64
-    size, double *position, double *copy, double *data)."""
-    data: Floats
-    """Array passed to both functions as `data`."""
+    return sample_model(model, _nuts_settings(effort, max(effort.draws // 2, 500)))
 
 
 def walk(
     target: Target, start: Callable[[int], Floats], effort: SamplerSettings
 ) -> tuple[Floats, SampleResult]:
-    """Sample a compiled density with NUTS (nutpie).
+    """Sample a compiled density with NUTS.
 
     On one machine, the same seed gives the same draws, and the first draws of a longer run are
-    those of a shorter one. The density is passed to nutpie as the machine code of a PyMC model,
-    because nutpie calls a Python function under the interpreter's lock, one chain at a time.
+    those of a shorter one.
 
     Args:
         target: density and its data.
@@ -143,44 +101,13 @@ def walk(
     Returns:
         Positions, (chain, draw, position), and the sampler's statistics with an empty posterior.
     """
-    import nutpie
-    from nutpie.compile_pymc import CompiledPyMCModel
+    samples = sample_target(target, start, _nuts_settings(effort, TUNE))
+    return samples.posterior["position"], samples._replace(posterior={})
 
-    shape = (target.size,)
-    model = CompiledPyMCModel(
-        dims={},
-        compiled_logp_func=target.density,
-        compiled_expand_func=target.copied,
-        initial_point_func=start,
-        shared_data={},
-        user_data=target.data,
-        n_expanded=target.size,
-        shape_info=(["position"], [slice(0, target.size)], [shape]),
-        logp_func=None,
-        expand_func=None,
-        _n_dim=target.size,
-        _shapes={"position": shape},
-        _coords={},
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        idata = nutpie.sample(
-            model,
-            draws=effort.draws,
-            tune=TUNE,
-            chains=effort.chains,
-            seed=effort.seed,
-            target_accept=effort.target_accept,
-            progress_bar=False,
-            save_warmup=False,
-        )
-    stats = idata.sample_stats
-    return idata.posterior["position"].values, SampleResult(
-        {},
-        diverging=stats["diverging"].values.astype(np.float64),
-        energy=stats["energy"].values,
-        at_max_depth=stats["maxdepth_reached"].values.astype(np.float64),
-    )
+
+def _nuts_settings(effort: SamplerSettings, tune: int) -> NutsSettings:
+    """Return the sampler's settings with a number of tuning steps."""
+    return NutsSettings(effort.draws, tune, effort.chains, effort.seed, effort.target_accept)
 
 
 class Settled(NamedTuple):
@@ -272,22 +199,21 @@ def diagnose(
     Raises:
         InferenceError: a draw is not a finite number.
     """
-    import arviz as az
-
     tables = [column for values in reported.values() for column in _columns(values)]
     hyper_columns = [column for name in hyper for column in _columns(samples.posterior[name])]
     if not all(np.isfinite(column).all() for column in (*tables, *hyper_columns, samples.energy)):
         raise InferenceError("The sampler gave a draw that is not a finite number.")
     tables = [column for column in tables if np.ptp(column) > 0]
-    bulk, tail = ([float(az.ess(c, method=m)) for c in tables] for m in ("bulk", "tail"))
-    ess_hyper = [float(az.ess(c, method=m)) for c in hyper_columns for m in ("bulk", "tail")]
+    bulk = [effective_size(column, "bulk") for column in tables]
+    tail = [effective_size(column, "tail") for column in tables]
+    ess_hyper = [min(effective_size(c, "bulk"), effective_size(c, "tail")) for c in hyper_columns]
     return Diagnostics(
-        r_hat=float(np.max([az.rhat(column) for column in (*tables, *hyper_columns)], initial=1.0)),
+        r_hat=float(np.max([r_hat(column) for column in (*tables, *hyper_columns)], initial=1.0)),
         ess_bulk=float(np.min(bulk, initial=np.inf)),
         ess_tail=float(np.min(tail, initial=np.inf)),
         ess_hyper=float(np.min(ess_hyper, initial=np.inf)),
         divergences=int(samples.diverging.sum()),
-        bfmi=float(np.min(az.bfmi(samples.energy))),
+        bfmi=float(np.min(energy_fractions(samples.energy))),
         at_max_depth=float(samples.at_max_depth.mean()),
         mcse=float(np.max([_relative_mcse(column, level) for column in tables], initial=0.0)),
     )
@@ -332,11 +258,9 @@ def _columns(values: Floats) -> list[Floats]:
 
 def _relative_mcse(column: Floats, level: float) -> float:
     """Return the Monte Carlo error of a reported bound, divided by its maximum."""
-    import arviz as az
-
     allowed = max(MAX_MCSE, MAX_MCSE_SHARE * float(column.std()))
     bounds = ((1 - level) / 2, (1 + level) / 2)
-    return max(float(az.mcse(column, method="quantile", prob=p)) for p in bounds) / allowed
+    return max(quantile_error(column, p) for p in bounds) / allowed
 
 
 LEAST_P = 0.005

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numba
 import numpy as np
 
+from toxtrail.stats.bayes_libraries import Target
 from toxtrail.stats.rates import Floats
-from toxtrail.stats.sampling import Target
 
 if TYPE_CHECKING:
     from toxtrail.stats.hierarchical.density import Family

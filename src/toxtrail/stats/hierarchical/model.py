@@ -39,6 +39,7 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from toxtrail.errors import DataError
+from toxtrail.stats.bayes_libraries import SampleResult, load_pymc
 from toxtrail.stats.hierarchical.density import family_of
 from toxtrail.stats.hierarchical.seed_effects import (
     SCALE,
@@ -48,10 +49,10 @@ from toxtrail.stats.hierarchical.seed_effects import (
     variant_effect,
 )
 from toxtrail.stats.rates import Floats, Ints
-from toxtrail.stats.sampling import SampleResult, SamplerSettings, walk
+from toxtrail.stats.sampling import SamplerSettings, walk
 
 if TYPE_CHECKING:
-    import pymc as pm
+    from toxtrail.stats.bayes_libraries import Model
 
 PROMPT_NODES: Floats = np.linspace(-6.0, 6.0, 61)
 """Nodes of the trapezoid rule over u, in standard deviations. The error of 25 Gauss-Hermite nodes
@@ -126,7 +127,7 @@ def linear_predictor(
         prior_mu: mean and standard deviation of the prior of mu, log-odds.
         recipes: groups of variants that are fine-tunes of one recipe.
     """
-    import pymc as pm
+    pm = load_pymc()
 
     sd_variant = pm.HalfNormal("sd_variant", 1.0)
     if recipes is None:
@@ -144,10 +145,9 @@ def linear_predictor(
     return pm.Deterministic("eta", eta, dims=("variant", "subset"))
 
 
-def build(counts: FamilyCounts) -> pm.Model:
+def build(counts: FamilyCounts) -> Model:
     """Build the model in the module docstring, non-centred; `eta` is (variant, subset)."""
-    import pymc as pm
-    import pytensor.tensor as pt
+    pm = load_pymc()
 
     variants, subsets = counts.toxic.shape
     coords = {"variant": np.arange(variants), "subset": np.arange(subsets)}
@@ -155,9 +155,9 @@ def build(counts: FamilyCounts) -> pm.Model:
     with pm.Model(coords=coords) as model:
         eta = linear_predictor(variants, subsets, PRIOR_MU, counts.recipes)
         shift = pm.HalfNormal("sd_prompt", 2.5) * PROMPT_NODES
-        tails = -pt.softplus(eta[:, :, None] + shift).sum(axis=0)  # (subset, node)
+        tails = -pm.math.log1pexp(eta[:, :, None] + shift).sum(axis=0)  # (subset, node)
         tilt = np.arange(variants + 1)[:, None] * shift  # (j, node)
-        integral = pt.logsumexp(tails[:, None, :] + tilt + np.log(WEIGHTS), axis=-1)
+        integral = pm.math.logsumexp(tails[:, None, :] + tilt + np.log(WEIGHTS), axis=-1)
         toxic = pm.Data("toxic", counts.toxic)  # pm.Data: replaceable without recompilation
         together = pm.Data("together", counts.together)
         pm.Potential("likelihood", (toxic * eta).sum() + (together * integral).sum())

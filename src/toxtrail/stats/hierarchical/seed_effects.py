@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from toxtrail.stats.bayes_libraries import load_pymc
 from toxtrail.stats.rates import Floats, Ints
 
 SCALE = 0.5
@@ -80,7 +81,7 @@ def variant_effect(recipes: RecipeGroups, sd_variant: Any) -> Any:
 
     It must be called within the context of a PyMC model with the dimensions of `recipes.coords`.
     """
-    import pymc as pm
+    pm = load_pymc()
 
     sd_recipe = pm.HalfNormal("sd_recipe", SCALE, dims="recipe")
     seed = pm.Normal("raw_seed", 0.0, 1.0, dims="seed")
