@@ -28,7 +28,7 @@ check: $(VENV)/dev.stamp
 	ruff check src tests benchmarks
 	mypy
 	lint-imports
-	pytest -m "not slow"
+	pytest -n 2 --dist worksteal -m "not slow"
 
 # Compare rows of a real vLLM (0.32 or newer, in an environment of its own) with those of this process;
 # about 10 minutes on 2 cores: make vllm-test VLLM=/path/to/venv/bin/vllm

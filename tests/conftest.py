@@ -18,6 +18,8 @@ settings.load_profile("toxtrail")
 pytest_plugins = ["measured_families"]
 
 PROJECT = Path(__file__).resolve().parents[1]
+LONGEST = ("test_team_page.py", "test_warm.py", "test_tampering.py")
+"""Files with single tests of a minute."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of a real vLLM, unless it is given."""
+    """Leave out the tests of a real vLLM, unless it is given; begin with files of slow tests, so
+    that two processes end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name not in LONGEST, item.path not in slow))
     if config.getoption("--vllm"):
         return
     left_out = [item for item in items if item.get_closest_marker("vllm")]

@@ -33,6 +33,20 @@ READ_LATER = (
     "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_S3_ENDPOINT_URL",
     "MLFLOW_HTTP_REQUEST_TIMEOUT",
 )  # fmt: skip
+LIBRARIES = (
+    "alembic.command", "alembic.config", "boto3", "configobj", "dulwich.repo", "dvc.analytics",
+    "dvc.cachemgr", "dvc.cli.parser", "dvc.data_cloud", "dvc.lock", "dvc.repo.graph",
+    "dvc.repo.index", "dvc.repo.open_repo", "dvc.repo.stage", "dvc.rwlock", "dvc.scm",
+    "dvc.stage.run", "dvc.utils.strictyaml", "dvc_data.hashfile.db.local",
+    "dvc_data.index.checkout", "dvc_s3", "flufl.lock", "fsspec.implementations.memory",
+    "h5netcdf.legacyapi", "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.utils.search_logged_model_utils", "networkx", "nutpie",
+    "peft.utils.transformers_weight_conversion", "pyarrow.dataset", "pyarrow.pandas_compat",
+    "pymc", "rich.tree", "scmrepo.git", "sqlalchemy.dialects.sqlite",
+    "transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama",
+    "xarray.computation.nanops", "zc.lockfile",
+)  # fmt: skip
+"""What commands import late. Each command would import it again."""
 SIZE = array.array("i").itemsize
 
 
@@ -65,7 +79,6 @@ def ask(
 def serve(address: str) -> None:
     """Until the process that started this one ends."""
     _import_libraries()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{address}.new")
         server.listen(16)
@@ -73,27 +86,35 @@ def serve(address: str) -> None:
         leash = sys.stdin.fileno()
         while leash not in select.select([server, leash], [], [])[0]:
             connection, _ = server.accept()
+            _reap_children()
             if os.fork() == 0:
                 server.close()
                 _answer(connection)
             connection.close()
 
 
+def _reap_children() -> None:
+    """Those that have answered."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def _import_libraries() -> None:
     import gc
     import importlib
+    import pkgutil
 
-    from toxtrail.cli import ARITHMETIC, COMMANDS
+    import toxtrail
+    from toxtrail.cli import ARITHMETIC
 
     for name, value in ARITHMETIC.items():
         os.environ.setdefault(name, value)
     from toxtrail.cli import _dvc_fork
 
     _dvc_fork._import_libraries()
-    commands = {f"toxtrail.cli.{command}" for command in COMMANDS}
-    for name in {*commands, "dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run",
-                 "mlflow.store.tracking.sqlalchemy_store",
-                 "pymc", "nutpie", "toxtrail.auditing.verify"}:  # fmt: skip
+    own = {module.name for module in pkgutil.walk_packages(toxtrail.__path__, "toxtrail.")}
+    for name in (*sorted(own - {"toxtrail.__main__"}), *LIBRARIES):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
@@ -111,7 +132,6 @@ def _answer(connection: socket.socket) -> None:
         streams = array.array("i", rights[0][2]).tolist()
         with connection.makefile("rb") as file:
             program, arguments, folder, env = json.loads(file.read(int.from_bytes(head, "big")))
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         own = os.getpid()
         child = os.fork()
         if child == 0:

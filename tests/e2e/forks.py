@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ def run(
     if fork_server.fixed(env) != fork_server.fixed(server):
         return itself(program, arguments, folder, env)
     words = [*PROGRAMS[program], *arguments]
+    if program == "dvc":  # its stages are forks, too
+        env = {**env, "PATH": os.pathsep.join([str(programs()), env["PATH"]])}
     with (
         tempfile.TemporaryFile("w+") as out,
         tempfile.TemporaryFile("w+") as err,
@@ -52,6 +55,19 @@ def itself(
         [*PROGRAMS[program], *arguments],
         cwd=folder, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@cache
+def programs() -> Path:
+    """A folder for PATH: programs that run as forks, whoever starts them."""
+    folder = Path(address()).with_name("bin")
+    folder.mkdir()
+    for program in PROGRAMS:
+        words = [sys.executable, "-I", "-S", fork_server.__file__, address(), program]
+        path = folder / program
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', "utf-8")
+        path.chmod(0o755)
+    return folder
 
 
 @cache

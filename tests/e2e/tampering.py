@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,25 @@ def flips(root: Path, cache: Path) -> list[Tampering]:
         name = path.relative_to(root).as_posix()
         found.append(Tampering(f"a bit of {name}", flipper(name, number), located(name)))
     return found
+
+
+def alone_and_together(
+    flips: list[Tampering],
+) -> tuple[list[Tampering], list[list[Tampering]]]:
+    """Flips to be made one at a time, and groups to be made at once: files of different runs, and
+    objects of DVC's cache. Nothing is computed from these, and each is named by itself alone."""
+    kinds: dict[str, list[Tampering]] = {}
+    alone, cached = [], []
+    for flip in flips:
+        name = flip.name.removeprefix("a bit of ")
+        if name.startswith("mlruns/artifacts/") and flip.located != "models":
+            kinds.setdefault(flip.located, []).append(flip)
+        elif name.startswith(".dvc/cache/files/") and not name.endswith(".dir"):
+            cached.append(flip)
+        else:
+            alone.append(flip)
+    columns = zip_longest(*kinds.values(), cached[::2], cached[1::2])
+    return alone, [[flip for flip in column if flip] for column in columns]
 
 
 def below(path: Path) -> list[Path]:

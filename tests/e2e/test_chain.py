@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -177,7 +178,8 @@ def test_the_slurm_example_runs_one_job_for_each_variant(breakable, tmp_path):
     log, folder = tmp_path / "sbatch.log", tmp_path / "bin"
     folder.mkdir()
     (folder / "sbatch").symlink_to(FAKE_SRUN.with_name("fake_sbatch"))
-    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    programs = (folder, forks.programs(), Path(sys.executable).parent)
+    path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
     before = breakable.outputs()
     shutil.rmtree(breakable.root / "data/scores")
     done = subprocess.run(

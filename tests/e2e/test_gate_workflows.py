@@ -1,7 +1,7 @@
 """The example workflows of docs/examples, executed step by step.
 
 Stand-ins: `pip`, which installs nothing, `gh` and GitLab's API, which record the comment, and the
-actions for checkout, Python and artifacts. `dvc` and `toxtrail` are the installed commands.
+actions for checkout, Python and artifacts. `dvc` and `toxtrail` are forks (forks.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
+import forks
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -69,7 +70,8 @@ def request_branch(finished, tmp_path_factory):
     for name, text in (("pip", PIP), ("gh", GH)):
         (programs / name).write_text(text, "utf-8")
         (programs / name).chmod(0o755)
-    path = os.pathsep.join(map(str, (programs, Path(sys.executable).parent, os.environ["PATH"])))
+    folders = (programs, forks.programs(), Path(sys.executable).parent)
+    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     return Lab(folder / "clone", {**author.env, "PATH": path, "CI": "true"})
 
 

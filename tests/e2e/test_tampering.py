@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import sqlite3
 from contextlib import closing
@@ -14,15 +15,20 @@ import yaml
 from conftest import Lab
 
 from toxtrail.auditing.bundle.signing import public_key
+from toxtrail.auditing.verify import context, rows
+from toxtrail.auditing.verify import run as verify_run
 from toxtrail.auditing.verify.hash_cache import dvc_files
 from toxtrail.auditing.verify.run import load_context, verify
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.experiment import Experiment
+from toxtrail.stages import report
 from toxtrail.stats import bayesian_bootstrap
+from toxtrail.storage import artifacts
 
 pytestmark = pytest.mark.slow
 PARTS = 4
 """So that the cores can share the longest test."""
+DATABASE = "mlruns/mlflow.db"
 
 
 @pytest.fixture
@@ -33,19 +39,33 @@ def own(finished, tmp_path, monkeypatch):
     return finished.copy(tmp_path / "lab")
 
 
+PURE = (
+    (verify_run, "parse_lock"), (context, "parse_lock"), (artifacts, "parse_summary"),
+    (rows, "compare_family"), (rows, "estimate_variant_rates"), (rows, "rows_from_draws"),
+    (bayesian_bootstrap, "_interval"), (report, "render"),
+)  # fmt: skip
+"""Functions of verification whose result depends on their arguments alone."""
+KNOWN = {}
+"""Function of PURE -> its results by their arguments, as pickles."""
+
+
 @pytest.fixture
 def remembered(monkeypatch):
-    """Verification computes every number again, for each tampering: an interval of the same weights
-    is taken from the first time. Other weights are other keys."""
-    plain, known = bayesian_bootstrap._interval, {}
+    """Verification computes every number again, for each tampering: a result of the same arguments
+    is taken from the first time. Other arguments are other keys."""
+    for module, name in PURE:
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, remember(plain, KNOWN.setdefault(plain, {})))
 
-    def interval(own, level):
-        key = (*(array.tobytes() for array in own), level)
+
+def remember(plain, known):
+    def function(*arguments, **named):
+        key = pickle.dumps((arguments, named))
         if key not in known:
-            known[key] = plain(own, level)
-        return known[key]
+            known[key] = pickle.dumps(plain(*arguments, **named))
+        return pickle.loads(known[key])
 
-    monkeypatch.setattr(bayesian_bootstrap, "_interval", interval)
+    return function
 
 
 def broken_links(root, key=None):
@@ -55,47 +75,91 @@ def broken_links(root, key=None):
     return [c for c in checks if c.outcome == "BROKEN"], checks
 
 
-def put_back(kept, root):
-    """Time stamps and all. The database is written in place: MLflow holds it open."""
-    for path in root.iterdir():
-        if path.name == "mlruns":
-            for inner in path.iterdir():
-                remove(inner) if inner.name != "mlflow.db" else None
+class Kept:
+    """A copy of an experiment, and the way back to it after a change.
+
+    Only what was changed is copied back: a change of a file, of its mode or of its time stamps
+    changes its ctime, which no program can set. The database is written in place: MLflow holds it
+    open.
+    """
+
+    def __init__(self, root, folder):
+        self._root, self._folder = root, folder
+        shutil.copytree(root, folder, symlinks=True)
+        self._states = states(root)
+
+    def put_back(self):
+        now = states(self._root)
+        for name in sorted(now.keys() - self._states.keys()):
+            remove(self._root / name)
+        for name, state in self._states.items():
+            if now.get(name) != state:
+                self._restore(name)
+        self._states = states(self._root)
+
+    def _restore(self, name):
+        kept, path = self._folder / name, self._root / name
+        if name == DATABASE and path.is_file():
+            with closing(sqlite3.connect(kept)) as source, closing(sqlite3.connect(path)) as target:
+                source.backup(target)
+        elif kept.is_dir() and not kept.is_symlink():
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+                path.mkdir()
+            shutil.copystat(kept, path)
         else:
-            remove(path)
-    shutil.copytree(
-        kept, root, symlinks=True, dirs_exist_ok=True, ignore=lambda f, n: {"mlflow.db"} & set(n)
-    )
-    with (
-        closing(sqlite3.connect(kept / "mlruns/mlflow.db")) as source,
-        closing(sqlite3.connect(root / "mlruns/mlflow.db")) as target,
-    ):
-        source.backup(target)
+            if os.path.lexists(path):
+                remove(path)
+            shutil.copy2(kept, path, follow_symlinks=False)
+
+
+def states(root):
+    """Name below the root -> what tells that it is the same, parents first."""
+    found, folders = {}, [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                it = entry.stat(follow_symlinks=False)
+                is_folder = entry.is_dir(follow_symlinks=False)
+                times = () if is_folder else (it.st_size, it.st_mtime_ns, it.st_ctime_ns)
+                name = entry.path[len(str(root)) + 1 :]
+                found[name] = (it.st_ino, it.st_mode, *times)
+                if is_folder:
+                    folders.append(entry.path)
+    return found
 
 
 def remove(path):
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.usefixtures("remembered")
 def test_every_single_tampering_is_found_and_located(own, tmp_path, part):
     root = own.root
-    shutil.copytree(root, tmp_path / "kept", symlinks=True)
-    changes = [*tampering.named(), *tampering.flips(root, root)]
-    assert len(changes) >= 100
+    kept = Kept(root, tmp_path / "kept")
+    single, groups = tampering.alone_and_together(tampering.flips(root, root))
+    walk = [[change] for change in (*tampering.named(), *single)] + groups
+    assert sum(map(len, walk)) >= 100
+    every = {change.located for group in groups for change in group}
     missed = []
-    for change in changes[part::PARTS]:
-        change.apply(root)
+    for changes in walk[part::PARTS]:
+        for change in changes:
+            change.apply(root)
         found, _ = broken_links(root)
         named = [f"{c.name} {c.detail}" for c in found]
-        if not any(change.located in text for text in named):
-            missed.append((change.name, change.located, named[:5]))
-        put_back(tmp_path / "kept", root)
+        for change in changes:
+            if not any(change.located in text for text in named):
+                missed.append((change.name, change.located, named[:5]))
+        if len(changes) > 1:  # each by its own damage: nothing else of their kind is named
+            touched = {change.located for change in changes}
+            assert {one for one in every if any(one in text for text in named)} == touched
+        kept.put_back()
     assert missed == []
     assert broken_links(root)[0] == []
 
 
+@pytest.mark.usefixtures("remembered")
 def test_every_output_is_signed_or_computed_again(own, tmp_path):
     """Each is forged together with dvc.lock and DVC's cache; verification with the key names it."""
     root, key = own.root, tmp_path / "k.pem"
@@ -106,14 +170,14 @@ def test_every_output_is_signed_or_computed_again(own, tmp_path):
     files = {path.relative_to(root).as_posix() for out in outs for path in dvc_files(root / out)}
     proved = {n for n in files if n.endswith(".safetensors") or n.startswith("mlruns/receipts/")}
     assert broken_links(root, f"{key}.pub")[0] == []
-    shutil.copytree(root, tmp_path / "kept", symlinks=True)
+    kept = Kept(root, tmp_path / "kept")
     for group in (proved, files - proved):  # by a card or the files behind them; by a signature
         for number, name in enumerate(sorted(group)):
             tampering.flip(root / name, number)
         tampering.relocked(root)
         said = [f"{c.name} {c.detail}" for c in broken_links(root, f"{key}.pub")[0]]
         assert [n for n in group if not any(tampering.located_in(n, one) for one in said)] == []
-        put_back(tmp_path / "kept", root)
+        kept.put_back()
 
 
 def clone(lab, place):

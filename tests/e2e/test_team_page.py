@@ -30,9 +30,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/team.md"
 TIMEOUT_S = 1800
 VALUES = re.compile(r"export [A-Z_]+=")
 """Beginning of a block of values, each different in every team."""
-FORK = """#!/bin/sh
-exec {python} -I -S {server} "$FORK_SERVER" {program} "$@"
-"""
 RUNNING = re.compile(r"^Running stage '(.*)'", re.M)
 
 
@@ -88,7 +85,7 @@ def test_the_values_of_the_test_are_those_of_the_page(values):
 
 
 def test_two_people_and_an_auditor_follow_the_page(values, finished, tmp_path):
-    env = environment(values, finished, tmp_path)
+    env = environment(values, finished)
     printed = run_page(script(finished), env, tmp_path)
     ann, bob, auditor = (Lab(tmp_path / name, env) for name in ("detox", "detox-bob", "audit"))
     (first,), (second,) = ann.json("compare"), bob.json("compare")
@@ -109,23 +106,15 @@ def test_two_people_and_an_auditor_follow_the_page(values, finished, tmp_path):
     ]
 
 
-def environment(values, finished, folder):
-    programs = folder / "bin"
-    programs.mkdir()
-    for program in ("toxtrail", "dvc"):
-        text = FORK.format(
-            python=shlex.quote(sys.executable),
-            server=shlex.quote(forks.fork_server.__file__),
-            program=program,
-        )
-        (programs / program).write_text(text, "utf-8")
-        (programs / program).chmod(0o755)
+def environment(values, finished):
     subprocess.run(["git", "init", "-q", "--bare", values["REPOSITORY"]], check=True)
-    path = os.pathsep.join(map(str, (programs, Path(sys.executable).parent, os.environ["PATH"])))
+    path = os.pathsep.join(
+        map(str, (forks.programs(), Path(sys.executable).parent, os.environ["PATH"]))
+    )
     identity = {f"GIT_{role}_{what}": f"{role}@example.org"
                 for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}  # fmt: skip
     return {
-        **finished.env, **values, **identity, "PATH": path, "FORK_SERVER": forks.address(),
+        **finished.env, **values, **identity, "PATH": path,
         "AWS_DEFAULT_REGION": "us-east-1", "MLFLOW_WORKERS": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }  # fmt: skip

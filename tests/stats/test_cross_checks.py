@@ -12,10 +12,10 @@ from scipy.special import expit
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from toxtrail.stats.hierarchical.model import build, count_labels, marginal_rates
+from toxtrail.stats.hierarchical.model import count_labels, marginal_rates, sample_posterior
 from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior
 from toxtrail.stats.published_counts import PublishedCount, rate_interval, unpaired
-from toxtrail.stats.sampling import SamplerSettings, sample
+from toxtrail.stats.sampling import SamplerSettings
 
 TABLES = [(30, 147, 128, 2095), (5, 40, 18, 300), (0, 3, 9, 88), (60, 60, 60, 60), (2, 1, 9, 20)]
 each_table = pytest.mark.parametrize("table", TABLES)
@@ -80,7 +80,7 @@ def test_pooled_rates_and_differences_are_those_of_a_marginal_model_on_many_prom
         frame["toxic"], design, groups=frame["prompt"], family=sm.families.Gaussian(),
         cov_struct=sm.cov_struct.Exchangeable(),
     ).fit()  # fmt: skip
-    drawn = sample(build(count_labels([table])), SamplerSettings(4, 2000, 0.97, 1))
+    drawn = sample_posterior(count_labels([table]), SamplerSettings(4, 2000, 0.97, 1))
     eta_draws = drawn.posterior["eta"].reshape(-1, 3, 1)
     ours = marginal_rates(eta_draws, drawn.posterior["sd_prompt"].ravel())[:, :, 0]
     assert ours.mean(axis=0) == pytest.approx(gee.params.to_numpy(), abs=0.006)

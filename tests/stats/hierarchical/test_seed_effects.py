@@ -8,9 +8,15 @@ from scipy import stats
 from scipy.special import expit
 
 from toxtrail.stats.hierarchical import model as hierarchical_model
-from toxtrail.stats.hierarchical.model import build, count_labels, prior_draws, seed_sd
+from toxtrail.stats.hierarchical.model import (
+    build,
+    count_labels,
+    prior_draws,
+    sample_posterior,
+    seed_sd,
+)
 from toxtrail.stats.hierarchical.seed_effects import recipes_of
-from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose, sample
+from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose
 
 NAMES = [None, "x", "x", "y", "x", None, "y", "alone"]
 
@@ -90,7 +96,7 @@ def test_the_spread_of_draws_is_that_of_fine_tunes_made_from_them():
 def fitted(spreads, seed, n=1200):
     recipes = recipes_of([None, *["x"] * len(spreads)])
     counts = count_labels([labels(spreads, n, np.random.default_rng(seed))], recipes)
-    drawn = sample(build(counts), SamplerSettings(4, 1500, 0.97, seed))
+    drawn = sample_posterior(counts, SamplerSettings(4, 1500, 0.97, seed))
     flat = 4 * 1500
     spread = seed_sd(recipes, drawn.posterior, np.ones(1), flat)
     wrong = convergence_problems(
@@ -123,7 +129,7 @@ def test_the_interval_of_the_spread_covers_what_was_planted():
         sd = abs(rng.normal(0, 0.5))
         recipes = recipes_of([None, "x", "x", "x", "x"])
         counts = count_labels([labels(sd * rng.standard_normal(4), 600, rng)], recipes)
-        drawn = sample(build(counts), SamplerSettings(2, 800, 0.95, 100 + number))
+        drawn = sample_posterior(counts, SamplerSettings(2, 800, 0.95, 100 + number))
         lo, hi = np.quantile(drawn.posterior["sd_recipe"], [0.05, 0.95])
         inside += lo < sd < hi
     assert inside >= 5
