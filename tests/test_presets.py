@@ -32,7 +32,15 @@ def repos(config):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_a_right_params_yaml(preset):
-    assert load_config(preset_path(preset)).variants
+    assert bool(load_config(preset_path(preset)).variants) == (preset != "empty")
+
+
+def test_the_empty_preset_has_the_scorer_and_the_prompts_of_the_demo():
+    empty, demo = (load_config(preset_path(name)) for name in ("empty", "demo"))
+    assert empty.scoring == demo.scoring
+    assert empty.posterior == demo.posterior
+    for key, subset in demo.prompts.subsets.items():
+        assert empty.prompts.subsets[key] == subset.model_copy(update={"n": 50})
 
 
 def test_there_is_no_other_preset():

@@ -173,11 +173,27 @@ def test_without_git_dvc_is_told_so(tmp_path):
     assert not (tmp_path / "mine/.git").exists()
 
 
-@pytest.mark.parametrize("preset", scaffold.PRESETS)
+@pytest.mark.parametrize("preset", sorted({*scaffold.PRESETS} - {"empty"}))
 def test_every_preset_passes_check(tmp_path, preset):
     output = run("init", tmp_path / "mine", "--preset", preset, "--no-git")
     assert f"preset {preset}" in output
     assert "match their pins" in run("-C", tmp_path / "mine", "check")
+
+
+def test_an_experiment_without_variants_says_which_command_adds_one(tmp_path):
+    folder = tmp_path / "mine"
+    assert "0 variants" in run("init", folder, "--preset", "empty", "--no-git")
+    for command in ("check", "run", "compare", "variants"):
+        assert "variants add ADDRESS --base" in run("-C", folder, command, code=1)
+    params = (folder / "params.yaml").read_text("utf-8")
+    (folder / "model").mkdir()
+    (folder / "model/t.jsonl").write_text('{"prompt": "a", "text": "b"}\n')
+    run("-C", folder, "texts", "add", folder / "model/t.jsonl", "--variant", "t", "--family", "f")
+    assert "match their pins" in run("-C", folder, "check")
+    after = (folder / "params.yaml").read_text("utf-8")
+    assert [line for line in after.splitlines() if line.startswith("#")] == [
+        line for line in params.splitlines() if line.startswith("#")
+    ]
 
 
 def test_code_that_changed_is_named_by_its_stage(experiment):

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from toxtrail.config.schema import VariantConfig
     from toxtrail.storage.artifacts import ArtifactStore
 
+NO_VARIANTS = (
+    "params.yaml has no variants yet. Add a base with `toxtrail variants add ADDRESS --base "
+    "--family NAME` and its fine-tunes with `toxtrail variants add ADDRESS --parent BASE`; or "
+    "files of texts with `toxtrail texts add FILE --variant NAME --family NAME`."
+)
+
 
 class Experiment:
     """An experiment, located from a folder; everything is read on first access."""
@@ -107,6 +113,15 @@ class Experiment:
         if key not in self.config.variants:
             raise ConfigError(f'"{key}" is not a variant.{did_you_mean(key, self.config.variants)}')
         return self.config.variants[key]
+
+    def require_variants(self) -> None:
+        """Raise if there is nothing to measure.
+
+        Raises:
+            ConfigError: params.yaml has no variants; the message has the commands that add them.
+        """
+        if not self.config.variants:
+            raise ConfigError(NO_VARIANTS)
 
     def families(self, keys: tuple[str, ...]) -> list[str]:
         """Return the named families, or all."""

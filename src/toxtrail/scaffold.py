@@ -26,6 +26,7 @@ from toxtrail.regular_files import read_bytes, read_text
 
 PRESETS = {
     "demo": "SmolLM2-135M-Instruct and two fine-tunes of it; no hub, no account, no GPU",
+    "empty": "settings, prompts and a scorer for models of your own, which you add",
     "hub": "SmolLM2-135M: base, instruct, and tuned on Dolly; from the Hugging Face hub",
     "paper": "all of Hawkins et al. 2024: 6 families, 26 variants; needs a GPU and a hub account",
 }
@@ -33,10 +34,15 @@ PRESETS = {
 
 FIRST_COMMANDS = {
     "demo": "",
+    "empty": "toxtrail variants add ADDRESS --base --family NAME    # a base; docs/models.md\n"
+    "toxtrail variants add ADDRESS --parent BASE            # a fine-tune of it\n",
     "hub": "toxtrail pin             # write the commit of each model and data set\n",
     "paper": "toxtrail pin             # write the commit of each model and data set\n",
 }
 """Preset -> commands to run before the first run."""
+
+LOCAL_DATA = {"demo": "*", "empty": "prompts_neutral.txt"}
+"""Preset -> pattern of its files in presets/sources."""
 
 TEMPLATE_DIR = SOURCE / "templates" / "experiment"
 TEMPLATE_FILES = {
@@ -101,9 +107,9 @@ def new_files(
     params = TRACKING_EXPERIMENT.sub(lambda _: tracked, params)
     params = TRACKING_PROJECT.sub(f"  project: {new_project_id(name)}", params)
     files["params.yaml"] = params.encode()
-    if preset == "demo":
-        sources = sorted((SOURCE / "presets" / "sources").iterdir())
-        files |= {f"data/sources/{path.name}": path.read_bytes() for path in sources}
+    folder = SOURCE / "presets" / "sources"
+    sources = sorted(folder.glob(LOCAL_DATA[preset])) if preset in LOCAL_DATA else []
+    files |= {f"data/sources/{path.name}": path.read_bytes() for path in sources}
     return {**files, **versioned_files()}
 
 

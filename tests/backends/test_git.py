@@ -112,3 +112,19 @@ def test_the_branch_is_named_unless_head_is_detached(tmp_path):
     for command in (["switch", "-qc", "a/topic"], ["switch", "-q", "--detach"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
         assert git.branch(tmp_path) == ("a/topic" if "-qc" in command else None)
+
+
+def test_one_file_is_committed_in_a_repository_of_its_own_folder_only(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for key, value in {"user.name": "test", "user.email": "test@example.org"}.items():
+        git.set_setting(tmp_path, key, value)
+    (tmp_path / "below").mkdir()
+    for name in ("a", "b", "below/a"):
+        (tmp_path / name).write_text("1")
+    git.commit_all(tmp_path, "start")
+    for name in ("a", "b", "below/a"):
+        (tmp_path / name).write_text("2")
+    assert not git.commit_file(tmp_path / "below", "a", "not here")
+    assert git.commit_file(tmp_path, "a", "one file")
+    assert git.changed_files(tmp_path) == ["b", "below/a"]
+    assert not git.commit_file(tmp_path, "a", "unchanged")

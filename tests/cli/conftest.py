@@ -111,3 +111,19 @@ def tiny_judge():
         ).save_pretrained(folder)  # fmt: skip
 
     return save
+
+
+@pytest.fixture
+def tiny_llama():
+    """Folder -> a random Llama of one layer, saved there."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def save(folder):
+        LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=32,
+            )
+        ).save_pretrained(folder)  # fmt: skip
+
+    return save

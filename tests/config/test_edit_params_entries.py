@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.config.edit_params import Entry, YamlListItem, add_entries
+from toxtrail.config.edit_params import Entry, YamlListItem, add_entries, replace_values
 from toxtrail.errors import ConfigError
 
 BLOCK = """# head
@@ -95,3 +95,36 @@ def test_no_value_and_no_comment_can_change_anything_else(value, comment):
     assert found == {**(before := yaml.safe_load(BLOCK)), "models": {
         **before["models"], "new": {"uri": value}
     }}  # fmt: skip
+
+
+@pytest.mark.parametrize("comment", ["", "   # weights"])
+def test_the_first_entry_of_a_section_is_a_block_below_its_key(comment):
+    before = f"models: {{}}{comment}\nvariants: {{}}\n"
+    key, first, second = added(before).splitlines()[:3]
+    assert key.rstrip() == "models:" + (comment and f"   {comment}")
+    assert (first, second) == ("  # license: mit", "  new:")
+    assert added(before).endswith("\nvariants: {}\n")
+
+
+SCALARS = st.integers() | st.booleans() | st.text("ab#: '\n", max_size=6)
+NAMES = st.text("abc", min_size=1, max_size=3)
+
+
+@given(
+    st.dictionaries(NAMES, st.dictionaries(NAMES, SCALARS), min_size=1), st.integers(0, 9), NAMES
+)
+def test_replaced_values_change_nothing_else(mapping, number, word):
+    head = "section:\n  inner:   # replaced\n"
+    before = f"a: 1   # one\n{head}    x: 1\n    y: [2]\n  kept: 1 # same\nb: old\n"
+    after = replace_values(before, {"section.inner": mapping, "a": number, "b": word}, "p")
+    assert yaml.safe_load(after) == {
+        "a": number, "section": {"inner": mapping, "kept": 1}, "b": word
+    }  # fmt: skip
+    assert after.startswith(f"a: {number}   # one\n{head}")
+    assert "\n  kept: 1 # same\n" in after
+
+
+@pytest.mark.parametrize("path", ["models", "variants.one", "families.f.variants", "absent"])
+def test_a_value_of_another_form_is_not_replaced(path):
+    with pytest.raises(ConfigError, match="by hand"):
+        replace_values(BLOCK, {path: 1}, "params.yaml")

@@ -100,6 +100,15 @@ def commit_all(root: Path, message: str) -> bool:
     return added and _git_output(root, "commit", "--quiet", "--message", message) is not None
 
 
+def commit_file(root: Path, name: str, message: str) -> bool:
+    """Commit one tracked file of a repository whose top folder is `root`; return whether it was
+    committed. The index and other repositories are unchanged."""
+    top = _git_text(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
+        return False
+    return _git_output(root, "commit", "--quiet", "--message", message, "--", name) is not None
+
+
 def changed_files(root: Path) -> list[str]:
     """List tracked files that differ from HEAD, and new files that git does not ignore.
 

@@ -20,6 +20,7 @@ from toxtrail.errors import ConfigError, DataError, problem_of
 from toxtrail.experiment import Experiment
 
 COMMANDS = (
+    "quick",
     "init",
     "run",
     "status",
@@ -142,6 +143,7 @@ def cli(ctx: click.Context, directory: Path) -> None:
 
     \b
     Examples:
+      toxtrail quick BASE TUNED      create an experiment, run it and print the result
       toxtrail check                 validate params.yaml, files and pins
       toxtrail run                   run all outdated stages (the same as `dvc repro`)
       toxtrail compare               compare variants as a table

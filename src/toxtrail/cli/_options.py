@@ -107,3 +107,34 @@ def refuse_several(options: Mapping[str, object]) -> None:
     names = [name for name, value in options.items() if value]
     if len(names) > 1:
         raise click.UsageError(f"{' and '.join(names)} are mutually exclusive. Give one of them.")
+
+
+def model_options(command: Any) -> Any:
+    """Add the options of an experiment that is made from models: prompts, scorer and n."""
+    options = (
+        click.option(
+            "--prompts",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Prompts: .txt (one a line), .csv, .tsv, .json, .jsonl or .parquet (default: "
+            "neutral prompts and RealToxicityPrompts of the package).",
+        ),
+        click.option(
+            "--column", metavar="NAME", help="Column of the prompts in FILE (default: detected)."
+        ),
+        click.option(
+            "--scorer",
+            metavar="NAME",
+            help="Scorer: jigsaw-bilstm, or a name of `toxtrail scorers` (default: "
+            "detoxify-unbiased if it can be downloaded, else jigsaw-bilstm).",
+        ),
+        click.option(
+            "--n",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Maximum number of prompts (default: 200; all of files of texts).",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

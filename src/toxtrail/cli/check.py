@@ -10,7 +10,7 @@ import click
 from toxtrail.cli._check_online import AVAILABLE, check_hub_assets, print_online
 from toxtrail.cli._output import json_option, print_json
 from toxtrail.console import echo
-from toxtrail.experiment import Experiment
+from toxtrail.experiment import NO_VARIANTS, Experiment
 from toxtrail.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     packages = result_packages(config, experiment.store)
     changed += _problems_of_lock(experiment) + _problems_of_reading(experiment)
     changed += _problems_of_device(config.runtime.device)
+    changed += [] if config.variants else [NO_VARIANTS]
     outside, weak = _outside_of(experiment), identity_caveats(experiment)
     statuses, slow = check_hub_assets(config) if online else [], _slow_settings(experiment)
     if as_json:

@@ -196,6 +196,7 @@ def _load_comparisons(
         return [
             LoadedComparison(*results.load_comparison(experiment, f, from_mlflow)) for f in names
         ]
+    experiment.require_variants()
     own_families = [results.TrackedFamily(f, experiment.config.tracking.project) for f in families]
     return _finished(experiment, own_families, from_mlflow)
 

@@ -44,6 +44,7 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     from toxtrail.preflight.result_packages import other_versions_note, result_packages
     from toxtrail.scaffold import require_same_code
 
+    experiment.require_variants()
     require_same_code(experiment.root)
     if changed := pin_problems(experiment):
         raise ConfigError("\n  ".join(["pin mismatch:", *changed]))

@@ -107,7 +107,7 @@ def add(
         raise ConfigError(f"scoring.scorers.{key} exists. Give another name with --key.")
     values = entry_values(preset.entry)
     if not no_pin:
-        _pin(values)
+        pin_commits(values)
     path = experiment.root / "params.yaml"
     before = read_text(path)
     entries = [
@@ -201,7 +201,7 @@ def _described(name: str, preset: ScorerPreset) -> dict[str, Any]:
     return {**described, "entry": entry_values(preset.entry)}
 
 
-def _pin(values: dict[str, Any]) -> None:
+def pin_commits(values: dict[str, Any]) -> None:
     """Replace Hub URIs with those of the present commits.
 
     Raises:

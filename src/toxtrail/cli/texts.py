@@ -122,7 +122,7 @@ def add(
     )
     fields = {"family": family, "role": role} | ({"parent": parent} if parent else {})
     path = experiment.root / "params.yaml"
-    before, after = _edited(experiment, path, variant, fields, given)
+    before, after = with_texts(experiment, path, variant, fields, given)
     if not dry_run:
         from toxtrail.config.edit_params import replace_file
 
@@ -308,7 +308,7 @@ def _reader(file: Path, file_format: str | None, *options: str | None) -> TextsC
     return examine_texts(file, prompt, text, sample, delimiter, file_format)  # type: ignore[arg-type]
 
 
-def _edited(
+def with_texts(
     experiment: Experiment, path: Path, variant: str, fields: dict[str, str], given: GivenTexts
 ) -> tuple[str, str]:
     """Return the old and the new text of params.yaml, validated before anything is written."""

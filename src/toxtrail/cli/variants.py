@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from toxtrail.backends.assets.inspect_weights import WeightsCandidate
     from toxtrail.config.edit_params import Entry, YamlListItem
 
+FILE_SUFFIXES = (".gguf", ".safetensors", ".bin", ".csv", ".tsv", ".json", ".jsonl", ".parquet",
+                 ".eval")  # fmt: skip
+"""Endings of names that are files, and not repositories of the Hub."""
+
 
 OUTPUTS = ("model", "generations", "scores", "posterior", "run")
 """Outputs of a variant, in the order of the stages."""
@@ -49,6 +53,7 @@ def variants(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
+    experiment.require_variants()
     columns = (
         *text_columns("variant"),
         *text_columns("family", priority=1),
@@ -107,7 +112,7 @@ def add(
         target = ApiTarget(name, url, parent, family, base)
         add_api_model(experiment, target, key, role, dry_run, as_json)
         return
-    candidate, origin = _examined(experiment, address, parent, base)
+    candidate, origin = examine_candidate(experiment, address, parent, base)
     problems = list(candidate.unusable)
     if not force:
         problems += origin.contradictions
@@ -120,7 +125,7 @@ def add(
     wishes = {"key": key, "family": family, "role": role}
     proposal = propose_entry(candidate, experiment.config, origin.parent, wishes)
     before = read_text(experiment.root / "params.yaml")
-    after = _edited(experiment, before, proposal, candidate, origin)
+    after = with_variant(experiment, before, proposal, candidate, origin)
     diff = write_params(experiment, before, after, dry_run)
     if as_json:
         print_json(_as_json(candidate, origin, proposal, diff, not dry_run))
@@ -139,16 +144,22 @@ def _check_options(
         experiment.variant(parent)
 
 
-def _examined(
+def examine_candidate(
     experiment: Experiment, address: str, parent: str | None, base: bool
 ) -> tuple[WeightsCandidate, ParentClaimCheck]:
+    """Inspect weights, and compare the claims of their metadata with the parent.
+
+    Args:
+        parent: a variant; None to determine it from the claims.
+        base: whether they have no parent.
+    """
     from toxtrail.auditing.lineage.parent_claims import ParentClaimCheck, check_parent_claims
     from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import examine_weights, follow_quantized
     from toxtrail.execution.factories import make_asset_store
 
     hub = HubClient()
-    uri = _as_uri(experiment, address)
+    uri = uri_of(experiment, address)
     named = [uri.removeprefix("file:")] if uri.startswith("file:") else []
     candidate = examine_weights(uri, experiment.root, make_asset_store(experiment, named), hub)
     if base:
@@ -169,8 +180,12 @@ def _examined(
     return candidate, origin
 
 
-def _as_uri(experiment: Experiment, address: str) -> str:
-    """Return the URI for params.yaml; accept org/name and paths."""
+def uri_of(experiment: Experiment, address: str) -> str:
+    """Return the URI for params.yaml; accept org/name and paths.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     from toxtrail.config.asset_uris import ASSET_SCHEMES, parse_uri
 
     if address.partition(":")[0] in ASSET_SCHEMES:
@@ -181,8 +196,16 @@ def _as_uri(experiment: Experiment, address: str) -> str:
         resolved = path.resolve()
         inside = resolved.is_relative_to(experiment.root)
         return f"file:{resolved.relative_to(experiment.root).as_posix() if inside else resolved}"
+    is_file_name = path.suffix.lower() in FILE_SUFFIXES and "@" not in address
+    if address.startswith((".", "/", "~")) or is_file_name:
+        raise ConfigError(f"{address}: there is no such file or folder. Check the path.")
     uri = f"hf:{address}"
-    parse_uri(uri)
+    try:
+        parse_uri(uri)
+    except ConfigError:
+        raise ConfigError(
+            f"{address} is no file or folder here, and no Hub id: ORG/NAME or ORG/NAME@REVISION."
+        ) from None
     return uri
 
 
@@ -221,7 +244,7 @@ def _refusal(candidate: WeightsCandidate, origin: ParentClaimCheck) -> str:
     return escape_control_chars("\n  ".join(lines), keep="\n")
 
 
-def _edited(
+def with_variant(
     experiment: Experiment,
     before: str,
     proposal: Proposal,

@@ -144,6 +144,31 @@ def write_golden_scores(path: Path, scores: Mapping[str, Sequence[float]]) -> No
     replace_file(path, _edited(text, edits, expected, path.name, by_hand))
 
 
+def replace_values(text: str, values: Mapping[str, Any], name: str) -> str:
+    """Return the file's text with other values at dotted paths; comments inside a replaced mapping
+    are removed.
+
+    Args:
+        values: dotted path of an existing scalar or block mapping -> its new value, of the same
+            form.
+        name: the file's name, for messages.
+
+    Raises:
+        ConfigError: the file cannot be edited safely; the message contains the lines to add by
+            hand.
+    """
+    tree, expected, edits = yaml.compose(text, Loader=yaml.SafeLoader), _values(text), []
+    for path, value in values.items():
+        above, _, last = path.rpartition(".")
+        (_value_at(expected, above) if above else expected)[last] = value
+        node = _node_at(tree, path)
+        if isinstance(node, yaml.ScalarNode):
+            edits.append(_replace_scalar(text, node, _flow_yaml([value])[1:-1]))
+        elif isinstance(node, yaml.MappingNode) and node.value and not node.flow_style:
+            edits.append(_replace_mapping(node, value))
+    return _edited(text, edits, expected, name, yaml.safe_dump(dict(values), width=LINE_WIDTH))
+
+
 def with_outside(text: str, path: str, name: str) -> str:
     """Return the file's text with a path added to `assets.outside`; create a missing section.
 
@@ -211,17 +236,46 @@ def _entry_edits(text: str, tree: yaml.Node, entry: Entry) -> Iterator[Edit]:
     node, value = _node_at(tree, entry.section), entry.plain
     if not isinstance(node, yaml.MappingNode):
         return
+    if node.flow_style and not node.value:
+        yield from _first_entry(text, node, entry)
+        return
     if node.flow_style:
         close = node.end_mark.index - 1
         comma, inner = ", " if node.value else "", _flow_yaml({entry.key: value})[1:-1]
         yield Edit(len(text[:close].rstrip()), close, f"{comma}{inner}")
         return
-    body = f"{entry.key}: {_flow_yaml(value)}"
-    if not entry.one_line:
-        body = yaml.safe_dump({entry.key: value}, sort_keys=False, width=LINE_WIDTH).rstrip("\n")
     indent = " " * node.value[0][0].start_mark.column
+    yield _new_lines(text, end_index(node), *_entry_lines(entry, indent))
+
+
+def _first_entry(text: str, node: yaml.MappingNode, entry: Entry) -> Iterator[Edit]:
+    """Replace {} by a block below its key; a comment after it keeps its column."""
+    start, end = node.start_mark.index, node.end_mark.index
+    line_start, line_end = text.rfind("\n", 0, start) + 1, text.find("\n", end)
+    line = text[line_start:start]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    if text[end : None if line_end < 0 else line_end].strip():
+        yield Edit(start, end, " " * (end - start))
+    else:
+        yield Edit(line_start + len(line.rstrip()), end, "")
+    yield _new_lines(text, end, *_entry_lines(entry, indent))
+
+
+def _entry_lines(entry: Entry, indent: str) -> list[str]:
+    body = f"{entry.key}: {_flow_yaml(entry.plain)}"
+    if not entry.one_line:
+        values = {entry.key: entry.plain}
+        body = yaml.safe_dump(values, sort_keys=False, width=LINE_WIDTH).rstrip("\n")
     lines = [*(f"# {line}" for line in entry.comments), *body.split("\n")]
-    yield _new_lines(text, end_index(node), *(f"{indent}{line}" for line in lines))
+    return [f"{indent}{line}" for line in lines]
+
+
+def _replace_mapping(node: yaml.MappingNode, value: Any) -> Edit:
+    """Replace the text of a block mapping, keeping its indent."""
+    column = node.value[0][0].start_mark.column
+    body = yaml.safe_dump(value, sort_keys=False, width=LINE_WIDTH, allow_unicode=True).rstrip("\n")
+    lines = body.split("\n")
+    return Edit(node.start_mark.index, end_index(node), f"\n{' ' * column}".join(lines))
 
 
 def _item_edits(text: str, tree: yaml.Node, item: YamlListItem) -> Iterator[Edit]:

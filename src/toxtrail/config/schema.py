@@ -568,8 +568,8 @@ class Config(ConfigSection):
     """null disables the pooled model."""
     models: dict[Key, ModelConfig]
     finetunes: dict[Key, FinetuneConfig]
-    variants: Annotated[dict[Key, VariantConfig], Field(min_length=1)]
-    families: Annotated[dict[Key, FamilyConfig], Field(min_length=1)]
+    variants: dict[Key, VariantConfig]
+    families: dict[Key, FamilyConfig]
     tracking: TrackingConfig
     assets: AssetsConfig | None = None
     """Permits files outside the experiment. No stage depends on this section."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import requests
 
 TIMEOUT_S = 60
+PROBE_TIMEOUT_S = 10
 READ_BYTES = 1 << 16
 """Bytes per read; a broken connection loses less than one read."""
 
@@ -59,6 +60,16 @@ def download(url: str, path: Path, sha256: str, name: str, progress: Progress) -
             "again; if the error persists, the server serves a different file than announced."
         )
     part.replace(path)
+
+
+def is_reachable(url: str) -> bool:
+    """Return whether a server answers a request for a file, without downloading it."""
+    import requests
+
+    try:
+        return requests.head(url, allow_redirects=True, timeout=PROBE_TIMEOUT_S).ok
+    except requests.RequestException:
+        return False
 
 
 def _download_part(url: str, part: Path, name: str, progress: Progress) -> None:
