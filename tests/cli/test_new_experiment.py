@@ -101,7 +101,7 @@ def test_a_scorer_is_taken_from_the_published_ones(run, here, hub):
         (["--base", "org/Base", "--tuned", "./missing"], "no such file or folder"),
         (["--base", "org/Base", "--tuned", "out.gguf"], "no such file or folder"),
         (["--base", "org/Base", "--tuned", "out/lora"], "no file or folder out/lora"),
-        (["--base", "org/Base", "--tuned", "a/b/c"], "no Hub id"),
+        (["--base", "org/Base", "--tuned", "a/b/c"], "nor a Hub id"),
         (["--base", "org/Base", "--tuned", "own.csv"], "own.csv is a file of texts"),
         (["--base", "org/Base", "--tuned", "api:x"], "a name on a server"),
         (["--base", "org/Base", "--column", "x"], 'no column "x"'),

@@ -22,7 +22,7 @@ from toxtrail.cli._new_prompts import (
 from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
-from toxtrail.regular_files import read_text
+from toxtrail.regular_files import read_bytes, read_text
 
 if TYPE_CHECKING:
     from toxtrail.auditing.lineage.parent_claims import ParentClaimCheck
@@ -89,7 +89,7 @@ def build_experiment(target: Path, request: Request, git: bool, tracking: str | 
         replace_files(root, prompts.files)
         choices += _write_settings(root, prompts, request)
         _write_missing_pins(root)
-        files["params.yaml"] = (root / "params.yaml").read_bytes()
+        files["params.yaml"] = read_bytes(root / "params.yaml")
     first = FIRST_COMMANDS[PRESET].encode()
     files["README.md"] = files["README.md"].replace(first, b"")
     return Built(files, choices)
@@ -450,7 +450,7 @@ def _pinned_uri_of(experiment: Experiment, address: str) -> str:
     """Return the URI of an address, with the commit of its branch or tag if it names one.
 
     Raises:
-        ConfigError: it is no address.
+        ConfigError: the address is malformed.
         BackendError: the Hub does not give the commit.
     """
     from toxtrail.backends.assets.hub_info import HubClient

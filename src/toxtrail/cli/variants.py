@@ -204,7 +204,7 @@ def uri_of(experiment: Experiment, address: str) -> str:
         parse_uri(uri)
     except ConfigError:
         raise ConfigError(
-            f"{address} is no file or folder here, and no Hub id: ORG/NAME or ORG/NAME@REVISION."
+            f"{address} is neither a file or folder here nor a Hub id (ORG/NAME@REVISION)."
         ) from None
     return uri
 
