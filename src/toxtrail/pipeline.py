@@ -344,7 +344,6 @@ PIPELINE: tuple[Stage, ...] = (
         code=(
             "stages/report.py",
             "reporting/html_report.py",
-            "reporting/first_screen.py",
             "reporting/flip_browser.py",
             "analysis/flips.py",
             "reporting/scorer_limitations.py",

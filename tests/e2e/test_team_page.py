@@ -7,18 +7,17 @@ PostgreSQL, S3 and MLflow are real servers. A test has other values for the vari
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import forks
+import pages
 import pytest
 import team_servers
 import yaml
@@ -26,21 +25,11 @@ from conftest import Lab
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/team.md"
+PAGE = "team.md"
 TIMEOUT_S = 1800
 VALUES = re.compile(r"export [A-Z_]+=")
 """Beginning of a block of values, each different in every team."""
 RUNNING = re.compile(r"^Running stage '(.*)'", re.M)
-
-
-def blocks() -> list[tuple[str, str]]:
-    """(heading, commands) of every block of commands."""
-    parts = re.split(r"^## (.*)\n", PAGE.read_text("utf-8"), flags=re.M)[1:]
-    return [
-        (heading, block)
-        for heading, text in zip(parts[::2], parts[1::2])
-        for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
-    ]
 
 
 def is_values(heading: str, block: str) -> bool:
@@ -80,13 +69,13 @@ def values(tmp_path_factory):
 
 
 def test_the_values_of_the_test_are_those_of_the_page(values):
-    text = "".join(block for heading, block in blocks() if is_values(heading, block))
+    text = "".join(block for heading, block in pages.blocks(PAGE) if is_values(heading, block))
     assert set(re.findall(r"(?<=[ \n])([A-Z][A-Z0-9_]*)=", f" {text}")) == set(values)
 
 
 def test_two_people_and_an_auditor_follow_the_page(values, finished, tmp_path):
     env = environment(values, finished)
-    printed = run_page(script(finished), env, tmp_path)
+    printed = pages.run(script(finished), env, tmp_path, TIMEOUT_S)
     ann, bob, auditor = (Lab(tmp_path / name, env) for name in ("detox", "detox-bob", "audit"))
     (first,), (second,) = ann.json("compare"), bob.json("compare")
     assert first == second
@@ -123,7 +112,7 @@ def environment(values, finished):
 def script(finished):
     """The page as a program that ends at the first error."""
     lines = ["set -euo pipefail"]
-    for heading, block in blocks():
+    for heading, block in pages.blocks(PAGE):
         if is_values(heading, block) or heading == "Packages":
             continue
         title = heading.lower().removeprefix("the ")
@@ -131,23 +120,6 @@ def script(finished):
         if "toxtrail init" in block:
             lines.append(f"{shlex.quote(sys.executable)} {shlex.quote(__file__)} {finished.root}")
     return "\n".join(lines)
-
-
-def run_page(commands, env, folder):
-    output = folder / "output"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            ["bash", "-c", commands], cwd=folder, env=env, stdout=file, stderr=file,
-            stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            code = process.wait(TIMEOUT_S)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # the server runs in the background
-    printed = output.read_text("utf-8", errors="replace")
-    assert code == 0, printed[-6000:]
-    return printed
 
 
 def put_tiny_models(finished: Path) -> None:
