@@ -29,6 +29,10 @@ class DataError(ToxtrailError):
     """Missing, foreign or damaged pipeline file: re-run the stage that creates it."""
 
 
+class OtherVersionError(DataError):
+    """Pipeline file of another version of toxtrail, which this one does not read."""
+
+
 class BackendError(ToxtrailError):
     """Failure of a model, scorer, asset source or tracker, named in the message."""
 
@@ -137,7 +141,7 @@ def why_unread(error: BaseException | None) -> str | None:
     visited = set[int]()
     while error is not None and id(error) not in visited:
         visited.add(id(error))
-        if isinstance(error, UnreadableError):
+        if isinstance(error, UnreadableError | OtherVersionError):
             return str(error)
         foreign = isinstance(error, Exception) and not isinstance(error, ToxtrailError)
         if foreign and is_of_the_system(error):

@@ -11,6 +11,7 @@ from toxtrail.config.load import load_config
 from toxtrail.config.schema import Config
 from toxtrail.console import warn
 from toxtrail.errors import ConfigError, did_you_mean
+from toxtrail.provenance.experiment_version import older_version_note, require_not_newer
 
 if TYPE_CHECKING:
     from toxtrail.config.schema import VariantConfig
@@ -23,6 +24,13 @@ NO_VARIANTS = (
 )
 
 
+OLDER_SETTINGS = (
+    "Settings have other names or forms since then. Correct them in params.yaml; `toxtrail init "
+    "NEW_FOLDER` writes a complete params.yaml of this version, with comments, to compare with."
+)
+"""Advice for an invalid params.yaml of an older version."""
+
+
 class Experiment:
     """An experiment, located from a folder; everything is read on first access."""
 
@@ -32,6 +40,8 @@ class Experiment:
         """The project of --project."""
         self.all_projects = False
         """Whether --all-projects was given."""
+        self.reports_older_version = True
+        """Whether a note is to be printed if an older toxtrail made the experiment."""
         self._replaced_experiment: str | None = None
         """tracking.experiment of params.yaml, until its replacement is reported."""
 
@@ -57,14 +67,31 @@ class Experiment:
     @cached_property
     def config(self) -> Config:
         """Return the validated params.yaml. MLFLOW_EXPERIMENT_NAME takes precedence over
-        `tracking.experiment`, as MLFLOW_TRACKING_URI does over the local store."""
-        config = load_config(self.root / "params.yaml")
+        `tracking.experiment`, as MLFLOW_TRACKING_URI does over the local store.
+
+        Raises:
+            ConfigError: params.yaml is invalid, or the experiment is of a newer toxtrail.
+        """
+        config = self._load_config()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
         if not name or name == config.tracking.experiment:
             return config
         self._replaced_experiment = config.tracking.experiment
         tracking = config.tracking.model_copy(update={"experiment": name})
         return config.model_copy(update={"tracking": tracking})
+
+    def _load_config(self) -> Config:
+        """Read params.yaml; print a note, and extend the error of an invalid file, if an older
+        toxtrail made the experiment."""
+        require_not_newer(self.root)
+        note = older_version_note(self.root)
+        if note and self.reports_older_version:
+            self.reports_older_version = False
+            warn(note)
+        try:
+            return load_config(self.root / "params.yaml")
+        except ConfigError as error:
+            raise ConfigError(f"{error}\n{OLDER_SETTINGS}") if note else error from None
 
     def warn_of_replaced_experiment(self) -> None:
         """Print once that MLFLOW_EXPERIMENT_NAME takes precedence over params.yaml."""

@@ -44,12 +44,13 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     from toxtrail.preflight.result_packages import other_versions_note, result_packages
     from toxtrail.scaffold import require_same_code
 
+    config = experiment.config  # errors of params.yaml come first
     experiment.require_variants()
     require_same_code(experiment.root)
     if changed := pin_problems(experiment):
         raise ConfigError("\n  ".join(["pin mismatch:", *changed]))
     targets = [target for key in keys for target in _targets(experiment, key)]
-    if note := other_versions_note(result_packages(experiment.config, experiment.store)):
+    if note := other_versions_note(result_packages(config, experiment.store)):
         warn(f"note: {note}")
     with only_run(experiment.root, warn) as lock:
         _repro(experiment, lock, (keys, targets), jobs, keep_going)

@@ -56,6 +56,7 @@ def stage(experiment: Experiment) -> None:
     """
     from toxtrail.scaffold import require_same_code
 
+    experiment.reports_older_version = False  # `toxtrail run` did
     if experiment.exists:
         require_same_code(experiment.root)
 

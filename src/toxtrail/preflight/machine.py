@@ -13,6 +13,7 @@ from typing import NamedTuple
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
+from toxtrail import __version__
 from toxtrail.backends.assets import default_cache
 from toxtrail.backends.git import head_commit, refusal
 from toxtrail.backends.mlflow.store import tracking_uri
@@ -26,6 +27,7 @@ from toxtrail.preflight.bfloat16 import (
     processor_support,
 )
 from toxtrail.preflight.result_packages import other_versions_note, result_packages
+from toxtrail.provenance.experiment_version import experiment_version, is_newer, is_older
 from toxtrail.regular_files import read_text
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -54,6 +56,7 @@ def machine_checks(root: Path, config: Config | None = None) -> list[Finding]:
     """
     return [
         _python(),
+        _check("toxtrail", lambda: _toxtrail(root)),
         _check("packages", lambda: _packages(root / "requirements.txt")),
         _check("packages of results", lambda: _result_packages(root, config)),
         _check("device", _device),
@@ -85,6 +88,16 @@ def _python() -> Finding:
         "" if is_supported else f"use Python {supported}; requirements.txt has no pins for others"
     )
     return Finding(is_supported, "Python", installed, cure)
+
+
+def _toxtrail(root: Path) -> Finding:
+    """Compare the installed version with the one that made the experiment."""
+    made_with = experiment_version(root)
+    if made_with is None or not (is_older(made_with) or is_newer(made_with)):
+        return Finding(True, "toxtrail", __version__, "")
+    cure = f"pip install 'toxtrail>={made_with}'" if is_newer(made_with) else "toxtrail upgrade"
+    both = f"{__version__}; the experiment was made with {made_with}"
+    return Finding(is_older(made_with), "toxtrail", both, cure)
 
 
 def _packages(requirements: Path) -> Finding:

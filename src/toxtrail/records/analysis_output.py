@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, OtherVersionError
 from toxtrail.records.columns import from_json
 from toxtrail.records.figure import RenderedFigure
 from toxtrail.records.results import ComparisonSummary, PoolSummary, VariantSummary
@@ -58,10 +58,11 @@ def parse_summary(summary_class: type[Summary], values: Mapping[str, Any], name:
 
 
 def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:
-    """Raise DataError if a summary of this kind has a schema that this version does not read."""
+    """Raise OtherVersionError if a summary of this kind has a schema that this version does not
+    read."""
     version, expected = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
     if version != expected:
-        raise DataError(
+        raise OtherVersionError(
             f"{name} was created by another version of toxtrail (schema {version}; this one reads "
             f"{expected}). Run `dvc repro` to compute it again."
         )

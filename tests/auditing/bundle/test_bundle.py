@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -9,6 +10,7 @@ import zipfile
 
 import pytest
 
+from toxtrail import __version__
 from toxtrail.auditing.bundle.bundle import (
     LISTING,
     bundle_lineage,
@@ -160,3 +162,16 @@ def test_what_is_missing_is_named_with_a_cure_that_works(stage, cure):
     said = _cure(StageRun(get_stage(stage), "v", (), (), ()))
     assert cure in said
     assert ("dvc pull" in said) == (stage == "score")
+
+
+@pytest.mark.parametrize(("exported_by", "outcome"), [("0.1.0", "unread"), (__version__, "BROKEN")])
+def test_settings_of_another_version_are_not_called_damaged(tmp_path, exported_by, outcome):
+    params = b"posterior: {threshold: 0.5}\n"
+    (tmp_path / "params.yaml").write_bytes(params)
+    files = {"params.yaml": hashlib.sha256(params).hexdigest()}
+    listing = {"schema_version": 1, "toxtrail": exported_by, **ABOUT, "files": files}
+    (tmp_path / LISTING).write_text(json.dumps(listing))
+    *listed, check = verify_bundle(tmp_path, NoProgress(), ())
+    assert [c.outcome for c in listed] == ["ok"] * len(listed)
+    assert (check.outcome, "posterior" in check.detail) == (outcome, True)
+    assert ("toxtrail 0.1.0" in check.detail) == (outcome == "unread")

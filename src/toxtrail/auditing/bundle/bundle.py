@@ -46,7 +46,14 @@ from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import load_config, read_yaml
 from toxtrail.config.schema import Config
-from toxtrail.errors import ConfigError, DataError, UnreadableError, is_of_the_system, why_unread
+from toxtrail.errors import (
+    ConfigError,
+    DataError,
+    OtherVersionError,
+    UnreadableError,
+    is_of_the_system,
+    why_unread,
+)
 from toxtrail.execution.execution_records import record_paths, relative_name
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
@@ -228,7 +235,7 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         checks += _verify_listed_files(root, listing["files"], digests)
         if listing["group"] == RUNS:
             return [*checks, *verify_run_bundle(root, listing, progress, signed=bool(keys))]
-        config = load_config(root / "params.yaml")
+        config = _config_of(root, listing)
         target = _target(listing, config)
         lock = parse_lock(read_text(root / "dvc.lock"))
     except DAMAGE_ERRORS as error:
@@ -249,6 +256,24 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
     checks += catch_damage("signatures", "checking signatures", signatures)
     checks.append(absent("weights", "weights", "a bundle holds none; only their hashes are known"))
     return checks
+
+
+def _config_of(root: Path, listing: Mapping[str, Any]) -> Config:
+    """Read the params.yaml of a bundle.
+
+    Raises:
+        ConfigError: it is invalid.
+        OtherVersionError: it is invalid for this version, and another one exported the bundle.
+    """
+    try:
+        return load_config(root / "params.yaml")
+    except ConfigError as error:
+        if (exported_by := listing.get("toxtrail")) == __version__:
+            raise
+        raise OtherVersionError(
+            f"toxtrail {exported_by} exported the bundle, and toxtrail {__version__} does not know "
+            f"its settings. Verify it with toxtrail {exported_by}. {error}"
+        ) from None
 
 
 def _target(listing: Mapping[str, Any], config: Config) -> SignedResult:

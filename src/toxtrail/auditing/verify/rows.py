@@ -46,7 +46,7 @@ from toxtrail.auditing.verify.pipeline import LINK_OF_STAGE
 from toxtrail.datasets.generated_texts import read_generated_texts
 from toxtrail.datasets.label_files import labels_of_variant
 from toxtrail.datasets.readers import read_rows
-from toxtrail.errors import why_unread
+from toxtrail.errors import OtherVersionError, why_unread
 from toxtrail.execution.server_rows import api_responses
 from toxtrail.pipeline import StageRun, code_sha256
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
@@ -358,7 +358,8 @@ def _verify_recomputed(
     try:
         recorded, computed = compute(evidence, key)
     except DAMAGE_ERRORS as error:
-        if (older := made_by_other_code(evidence.root, instance)) and not why_unread(error):
+        was_opened = isinstance(error, OtherVersionError) or not why_unread(error)
+        if (older := made_by_other_code(evidence.root, instance)) and was_opened:
             detail = f"other code than today's made {older}, and today's does not read it"
             yield weak(link, f"numbers of {key}", f"{detail}. `dvc repro` computes it again.")
         else:
