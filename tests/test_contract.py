@@ -26,6 +26,8 @@ PLUMBING = {
     "toxtrail.config.scorer_kinds.guard",
     "toxtrail.config.scorer_kinds.hf_classifier",
     "toxtrail.config.scorer_kinds.jigsaw_bilstm",
+    "toxtrail.config.plugins",
+    "toxtrail.config.scorer_kinds.plugin",
     "toxtrail.config.scorer_kinds.registry",
     "toxtrail.config.scorer_kinds.served_guard",
     "toxtrail.storage.atomic_writes",

@@ -250,6 +250,26 @@ class LanguageModel(Protocol):
         ...
 
 
+class ModelFiles(NamedTuple):
+    """Verified files of a variant, for the engine of a plug-in."""
+
+    base: Path
+    """Folder of the base weights, their config and their tokenizer."""
+    adapters: tuple[Path, ...]
+    """Folders of LoRA adapters, in the order in which they are applied."""
+
+
+class EngineModule(Protocol):
+    """Interface of the module of a plug-in that generates; `config` is an instance of its class of
+    options."""
+
+    def open_model(
+        self, config: Any, files: ModelFiles, decoding: Decoding, dtype: str, device: str
+    ) -> AbstractContextManager[LanguageModel]:
+        """Load a variant; its model is used in the `with` block only."""
+        ...
+
+
 # --- scorers -----------------------------------------------------------------------------------
 
 

@@ -19,8 +19,8 @@ from toxtrail.reporting.table import Table, text_columns
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check the environment: Python, versions against requirements.txt, device, cache, git, DVC,
-    MLflow, vLLM.
+    """Check the environment: Python, versions against requirements.txt, plug-ins, device, cache,
+    git, DVC, MLflow, vLLM.
 
     \b
     Examples:

@@ -37,16 +37,18 @@ def _broken_generation(config: Config) -> Iterator[str]:
 
 
 def _broken_engine(config: Config) -> Iterator[str]:
-    """Check that no variant has a server and would be loaded by vLLM as well."""
-    if config.generation.engine is None:
-        if config.runtime.vllm is not None:
-            yield "runtime.vllm: it has no effect without generation.engine: vllm."
+    """Check that no variant has a server and would be loaded by an engine as well."""
+    engine = config.generation.engine
+    if engine != "vllm" and config.runtime.vllm is not None:
+        yield "runtime.vllm: it has no effect without generation.engine: vllm."
+    if engine is None:
         return
+    name = engine if isinstance(engine, str) else engine.kind
     for key, variant in config.variants.items():
         if variant.served_model_name is not None:
             yield (
-                f"variants.{key}.served_model_name: generation.engine: vllm starts a server of its "
-                "own. Remove one of the two."
+                f"variants.{key}.served_model_name: generation.engine: {name} generates without "
+                "this server. Remove one of the two."
             )
 
 

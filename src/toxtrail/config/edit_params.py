@@ -86,6 +86,25 @@ def write_pins(path: Path, pins: Sequence[Pin]) -> None:
     replace_file(path, _edited(text, edits, expected, path.name, by_hand))
 
 
+def write_plugin_pins(path: Path, pins: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the pins of plug-ins into the file. See write_pins.
+
+    Args:
+        pins: dotted path of the mapping that contains `kind` -> the values of `plugin`.
+    """
+    if not pins:
+        return
+    text = read_text(path)
+    tree, expected = yaml.compose(text, Loader=yaml.SafeLoader), _values(text)
+    for key_path, values in pins.items():
+        _value_at(expected, key_path)["plugin"] = dict(values)
+    by_hand = "\n".join(f"  {key_path}: plugin: {_flow_yaml(v)}" for key_path, v in pins.items())
+    edits = (
+        edit for key_path, v in pins.items() for edit in _plugin_edits(text, tree, key_path, v)
+    )
+    replace_file(path, _edited(text, edits, expected, path.name, by_hand))
+
+
 def add_entries(
     text: str, entries: Sequence[Entry], items: Sequence[YamlListItem], name: str
 ) -> str:
@@ -230,6 +249,24 @@ def _pin_edits(text: str, tree: yaml.Node, pin: Pin) -> Iterator[Edit]:
         yield Edit(end, end, f", sha256: {pin.sha256}")
     else:
         yield _new_lines(text, end, f"{' ' * key.start_mark.column}sha256: {pin.sha256}")
+
+
+def _plugin_edits(
+    text: str, tree: yaml.Node, key_path: str, values: Mapping[str, str]
+) -> Iterator[Edit]:
+    mapping = _node_at(tree, key_path)
+    if not isinstance(mapping, yaml.MappingNode):
+        return
+    keys = {key.value: (key, value) for key, value in mapping.value}
+    key, kind = keys["kind"]
+    line, end = f"plugin: {_flow_yaml(dict(values))}", kind.end_mark.index
+    if "plugin" in keys:
+        start, node = keys["plugin"][0].start_mark.index, keys["plugin"][1]
+        yield Edit(start, end_index(node), line)
+    elif mapping.flow_style:
+        yield Edit(end, end, f", {line}")
+    else:
+        yield _new_lines(text, end, f"{' ' * key.start_mark.column}{line}")
 
 
 def _entry_edits(text: str, tree: yaml.Node, entry: Entry) -> Iterator[Edit]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from toxtrail.config.asset_uris import api_model_name
+from toxtrail.config.plugins import BACKENDS, SCORERS, EngineConfig
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.config.sections import (
     ConfigSection,
@@ -267,9 +268,10 @@ class GenerationConfig(ConfigSection):
     turns: Annotated[list[MessageConfig], Field(min_length=1)] | None = None
     """Messages before each prompt, for template: chat: user and assistant in turn."""
     dtype: Literal["float32", "bfloat16", "float16"]
-    engine: Literal["vllm"] | None = None
-    """vllm: toxtrail starts vLLM with the verified files (`runtime.vllm`). Default: the weights are
-    loaded in this process. Near ties and random numbers differ between the two."""
+    engine: Literal["vllm"] | SerializeAsAny[EngineConfig] | None = None
+    """vllm: toxtrail starts vLLM with the verified files (`runtime.vllm`). {kind: NAME, ...}: a
+    plug-in generates with them. Default: the weights are loaded in this process. Near ties and
+    random numbers differ between these."""
     seed: Seed
     max_error_share: Annotated[float, Field(ge=0, lt=1)]
     """Maximum share of rows in state `error`; above it the stage fails."""
@@ -589,6 +591,17 @@ class Config(ConfigSection):
             yield f"finetunes.{key}.data", finetune.data
         if self.posterior.labels:
             yield "posterior.labels", self.posterior.labels
+
+    def plugin_entries(self) -> Iterator[tuple[str, str, str, ConfigSection | None]]:
+        """Yield (key path, group of plug-ins, kind, options) of each entry that may be a
+        plug-in's."""
+        for key, scorer in self.scoring.scorers.items():
+            yield f"scoring.scorers.{key}", SCORERS, scorer.kind, scorer
+        engine = self.generation.engine
+        if isinstance(engine, EngineConfig):
+            yield "generation.engine", BACKENDS, engine.kind, engine
+        elif engine is not None:
+            yield "generation.engine", BACKENDS, engine, None
 
     def texts_of(self, variant: str) -> TextsConfig | None:
         """Return how the file of texts of a variant is read; None for a variant with weights."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from toxtrail.config.plugins import SCORERS, EngineConfig, usage_problem
 from toxtrail.config.sections import RESERVED_ARGUMENTS
 from toxtrail.console import echo, warn
 from toxtrail.errors import ConfigError, did_you_mean
@@ -87,17 +88,22 @@ def open_generator(
     experiment: Experiment, variant: str, group: ProcessGroup
 ) -> Iterator[Generator]:
     """Return the model of a variant for the block: on a server if params.yaml defines one, with
-    vLLM if it is the engine, else in this process."""
+    vLLM or a plug-in if it is the engine, else in this process."""
+    from toxtrail.execution.plugin_generator import plugin_generator
     from toxtrail.execution.vllm_generator import vllm_generator
 
     api_name = experiment.config.api_name_of(variant)
     served_model_name = experiment.variant(variant).served_model_name
+    engine = experiment.config.generation.engine
     if api_name is not None:
         yield _api_generator(experiment, variant, api_name)
     elif served_model_name is not None:
         yield _served_generator(experiment, variant, served_model_name)
-    elif experiment.config.generation.engine == "vllm":
+    elif engine == "vllm":
         with vllm_generator(experiment, variant) as generator:
+            yield generator
+    elif isinstance(engine, EngineConfig):
+        with plugin_generator(experiment, variant, engine, group) as generator:
             yield generator
     else:
         yield _local_generator(experiment, variant, group)
@@ -308,10 +314,17 @@ def make_scorers(
 def make_named_scorers(
     configs: Mapping[str, ScorerConfig], assets: AssetStore, device: str, runtime: RuntimeConfig
 ) -> list[NamedScorer]:
-    """Return these scorers, loaded, or found on their servers."""
+    """Return these scorers, loaded, or found on their servers.
+
+    Raises:
+        ConfigError: a plug-in is missing, or not the pinned one.
+    """
     from toxtrail.backends.scorers.load import load_scorer
     from toxtrail.execution.score_rows import NamedScorer
 
+    for name, config in configs.items():
+        if problem := usage_problem(f"scoring.scorers.{name}", SCORERS, config.kind, config):
+            raise ConfigError(problem)
     return [
         _connected_scorer(name, config, assets, runtime)
         if config.is_served

@@ -18,7 +18,9 @@ from toxtrail.backends.assets import default_cache
 from toxtrail.backends.git import head_commit, refusal
 from toxtrail.backends.mlflow.store import tracking_uri
 from toxtrail.backends.vllm.installation import find_command, require_supported_version
+from toxtrail.config.plugins import BACKENDS, SCORERS, collisions, installed_plugins
 from toxtrail.config.schema import Config
+from toxtrail.config.scorer_kinds.registry import SCORER_KINDS
 from toxtrail.errors import BackendError, ConfigError, system_problem
 from toxtrail.preflight.bfloat16 import (
     bfloat16_uses,
@@ -59,6 +61,7 @@ def machine_checks(root: Path, config: Config | None = None) -> list[Finding]:
         _check("toxtrail", lambda: _toxtrail(root)),
         _check("packages", lambda: _packages(root / "requirements.txt")),
         _check("packages of results", lambda: _result_packages(root, config)),
+        _check("plug-ins", _plugins),
         _check("device", _device),
         _bfloat16(config),
         _check("asset cache", _cache),
@@ -151,6 +154,17 @@ def _result_packages(root: Path, config: Config | None) -> Finding:
     others = result_packages(config, ArtifactStore(root)) if config is not None else []
     note = other_versions_note(others)
     return Finding(True, "packages of results", note or "as installed, or no results", "")
+
+
+def _plugins() -> Finding:
+    """List the installed plug-ins with the hashes of their code; none is imported."""
+    problems, lines = [], []
+    for group, built_in in ((SCORERS, [*SCORER_KINDS]), (BACKENDS, ["vllm"])):
+        problems += collisions(group, built_in)
+        for plugin in installed_plugins(group):
+            sha256 = plugin.pin().sha256[:12]
+            lines.append(f"{group} {plugin.name}: {plugin.label} (sha256 {sha256})")
+    return Finding(not problems, "plug-ins", "; ".join(lines) or "none", " ".join(problems))
 
 
 def _device() -> Finding:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.asset_uris import FileUri, parse_uri
+from toxtrail.config.plugins import usage_problem
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import ToxtrailError
@@ -16,8 +17,16 @@ from toxtrail.storage.artifacts import ArtifactStore
 
 
 def pin_problems(experiment: Experiment) -> list[str]:
-    """Return one line for each local file of an experiment that does not match its pin."""
-    return drifted_files(experiment.config, experiment.store, make_asset_store(experiment))
+    """Return one line for each local file or plug-in of an experiment that does not match its
+    pin."""
+    files = drifted_files(experiment.config, experiment.store, make_asset_store(experiment))
+    return [*files, *plugin_problems(experiment.config)]
+
+
+def plugin_problems(config: Config) -> list[str]:
+    """Return one line for each plug-in that is missing or not the pinned one. See usage_problem."""
+    problems = (usage_problem(*entry) for entry in config.plugin_entries())
+    return [problem for problem in problems if problem is not None]
 
 
 def drifted_files(config: Config, store: ArtifactStore, assets: Assets) -> list[str]:

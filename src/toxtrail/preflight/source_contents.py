@@ -19,6 +19,7 @@ from toxtrail.config.schema import (
     TextsConfig,
     TrainingDataConfig,
 )
+from toxtrail.config.scorer_kinds.plugin import MissingPluginConfig
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.datasets.generated_texts import read_generated_texts
 from toxtrail.datasets.instruction_data import read_training_data, split_training_data
@@ -61,6 +62,8 @@ def unknown_heads(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each scorer without a head of the configured name, where known."""
     problems = []
     for key, scorer in config.scoring.scorers.items():
+        if isinstance(scorer, MissingPluginConfig):
+            continue
         local_asset = assets.present(scorer.uri, None) if scorer.is_classifier_folder else None
         heads = known_heads(scorer, local_asset.root if local_asset else None)
         problems += [

@@ -30,8 +30,18 @@ def scorer_limitations(scorer: str, config: Mapping[str, Any], corrected: bool) 
     """
     languages = ", ".join(config.get("languages", ()))
     sentences = [
-        SCORER_KINDS[config["kind"]].limitations(str(config.get("uri", ""))),
+        _of_kind(config),
         f"Languages of its training texts: {languages}." if languages else LANGUAGES_NOT_DECLARED,
         *([] if corrected else [ERRORS_NOT_MEASURED]),
     ]
     return f"{scorer}: {' '.join(sentences)}"
+
+
+def _of_kind(config: Mapping[str, Any]) -> str:
+    """Return the limitations of a scorer's kind; they do not depend on what is installed."""
+    if plugin := config.get("plugin"):
+        return (
+            f"a scorer of the plug-in {plugin['distribution']} {plugin['version']}: see its "
+            "documentation for what it does not detect."
+        )
+    return SCORER_KINDS[config["kind"]].limitations(str(config.get("uri", "")))

@@ -27,6 +27,13 @@ from toxtrail.auditing.verify.context import (
 from toxtrail.auditing.verify.params import changes, other_model
 from toxtrail.backends.checkpoint_files.converted_copies import converted_folder
 from toxtrail.backends.openai_api.api_identity import build_api_identity
+from toxtrail.config.plugins import (
+    BACKENDS,
+    SCORERS,
+    PluginPin,
+    installed_plugins,
+    usage_problem,
+)
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import DataError
@@ -44,6 +51,8 @@ from toxtrail.provenance.identity import (
 from toxtrail.provenance.identity_caveats import doubts
 from toxtrail.regular_files import files_by_name, leads_out, read_bytes
 
+USED_BY = {SCORERS: ("scorers", "score"), BACKENDS: ("generations", "generate")}
+"""Group of plug-ins -> category of its checks, and the stage that uses it."""
 LINK_OF_SECTION = {
     "prompts": "prompt set",
     "finetunes": "training data",
@@ -144,6 +153,24 @@ def verify_sources(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
     for key_path, source in _scorer_sources(evidence, scope).items():
         checks = _verify_pinned(evidence, "scorers", key_path, source, None)
         yield from catch_damage("scorers", f"{key_path}: {source.uri}", checks)
+    yield from _verify_plugins(evidence.config, scope)
+
+
+def _verify_plugins(config: Config, scope: Sequence[StageRun]) -> Iterator[Check]:
+    """Verify that the installed plug-ins are the pinned ones that made the rows."""
+    for key_path, group, kind, options in config.plugin_entries():
+        pin: PluginPin | None = getattr(options, "plugin", None)
+        link, stage = USED_BY[group]
+        if pin is None or not runs_of_stage(scope, stage):
+            continue
+        name = f"{key_path}: plug-in {pin.label}"
+        problem = usage_problem(key_path, group, kind, options)
+        if problem is None:
+            yield ok(link, name)
+        elif any(plugin.name == kind for plugin in installed_plugins(group)):
+            yield weak(link, name, problem)
+        else:
+            yield absent(link, name, problem)
 
 
 def _sources(evidence: VerifyContext, scope: Sequence[StageRun]) -> dict[str, PinnedAsset]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -74,7 +73,7 @@ def connect_scorer(
         ConfigError: the scorer has no head of the configured name, or the server has no such model.
         BackendError: the server cannot be used, or a golden text has another score.
     """
-    module = cast(ServedScorerModule, import_module(config.module))
+    module = cast(ServedScorerModule, config.code())
     connected = module.connect(config, assets, client, concurrency)
     _check(connected.scorer, config)
     return connected
@@ -99,4 +98,4 @@ def known_heads(config: ScorerConfig, folder: Path | None) -> tuple[str, ...]:
 
 
 def _module(config: ScorerConfig) -> ScorerModule:
-    return cast(ScorerModule, import_module(config.module))
+    return cast(ScorerModule, config.code())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -82,10 +84,10 @@ def head_label(head: object) -> str:
 
 
 def _registered(kind: str) -> str:
-    from toxtrail.config.scorer_kinds.registry import SCORER_KINDS
+    from toxtrail.config.scorer_kinds.registry import kind_names
 
-    if kind not in SCORER_KINDS:
-        *others, last = (f"'{name}'" for name in SCORER_KINDS)
+    if kind not in (names := kind_names()):
+        *others, last = (f"'{name}'" for name in names)
         expected = f"{', '.join(others)} or {last}"
         raise PydanticKnownError("literal_error", {"expected": expected})
     return kind
@@ -136,10 +138,12 @@ class ScorerConfig(PinnedAsset):
     @classmethod
     def class_for(cls, values: object) -> type[Self]:
         """Return the class of the values' kind; this one if there is none."""
-        from toxtrail.config.scorer_kinds.registry import SCORER_KINDS
+        from toxtrail.config.scorer_kinds.registry import scorer_class
 
-        kind = values.get("kind") if isinstance(values, dict) else None
-        registered = SCORER_KINDS.get(kind) if isinstance(kind, str) else None
+        kind, pin = (
+            values.get(k) if isinstance(values, dict) else None for k in ("kind", "plugin")
+        )
+        registered = scorer_class(kind, isinstance(pin, dict)) if isinstance(kind, str) else None
         return registered if registered and issubclass(registered, cls) else cls
 
     @model_validator(mode="wrap")
@@ -147,6 +151,10 @@ class ScorerConfig(PinnedAsset):
     def _of_its_kind(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         kind = cls.class_for(values)
         return handler(values) if kind is cls else kind.model_validate(values)
+
+    def code(self) -> ModuleType:
+        """Import its module."""
+        return import_module(self.module)
 
     @classmethod
     def limitations(cls, uri: str) -> str:
