@@ -344,6 +344,7 @@ PIPELINE: tuple[Stage, ...] = (
         code=(
             "stages/report.py",
             "reporting/html_report.py",
+            "reporting/first_screen.py",
             "reporting/flip_browser.py",
             "analysis/flips.py",
             "reporting/scorer_limitations.py",

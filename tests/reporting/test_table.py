@@ -5,6 +5,7 @@ from __future__ import annotations
 from markdown_it import MarkdownIt
 
 from toxtrail.reporting.table import (
+    DETAIL_PRIORITY,
     Column,
     Field,
     Table,
@@ -60,10 +61,19 @@ def test_html_escapes_and_marks_numbers_totals_and_verdicts():
     rows = [("<b>", "all", "50 %", "higher (fragile)"), ("c", "a&b", "1 %", "")]
     page = as_html(Table("t<", columns, rows, note="n>"), element_id="x")
     assert "<caption>t&lt;</caption>" in page
-    assert '<tr class="all" data-subset="all"><td>&lt;b&gt;</td>' in page
+    assert '<tr class="all" data-subset="all"><th scope="row">&lt;b&gt;</th>' in page
     assert '<tr data-subset="a&amp;b">' in page
-    assert '<td class="n">50 %</td><td class="higher">higher (fragile)</td>' in page
+    assert '<td class="n" data-label="rate">50 %</td>' in page
+    assert '<td class="higher" data-label="verdict">higher (fragile)</td>' in page
     assert '<p class="soft">n&gt;</p>' in page
+
+
+def test_html_shows_details_on_demand_and_keeps_them_in_the_page():
+    columns = (Column("variant"), Column("rate"), Column("k", "right", DETAIL_PRIORITY))
+    page = as_html(Table(None, columns, [("a", "1 %", "4")]))
+    assert '<input type="checkbox"> more columns: k</label>' in page
+    assert '<td class="n detail" data-label="k">4</td>' in page
+    assert "checkbox" not in as_html(Table(None, columns[:2], [("a", "1 %")]))
 
 
 def test_fields_make_columns_and_cells():

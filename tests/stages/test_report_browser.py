@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from browsing import opened_browser
@@ -202,6 +203,41 @@ def test_the_dark_page_is_dark_and_the_phone_needs_no_sideways_scrolling(pages, 
         before, after = (own.locator(f".{name}").first for name in ("before", "after"))
         assert before.bounding_box()["x"] == after.bounding_box()["x"]
     assert colours == ["rgb(255, 255, 255)", "rgb(20, 24, 30)"]
+
+
+def test_details_of_a_table_are_shown_on_demand_and_printed(page):
+    detail = page.locator("#pairs-1 td.detail").first
+    switch = page.locator(".table:has(#pairs-1) > .columns > input")
+    assert not detail.is_visible()
+    switch.check()
+    assert detail.is_visible()
+    switch.uncheck()
+    page.emulate_media(media="print")
+    assert detail.is_visible()
+
+
+@pytest.mark.parametrize("width", [360, 1280, 1920])
+def test_no_table_is_wider_than_its_box(pages, context, width):
+    own = context(viewport={"width": width, "height": 800}).new_page()
+    own.goto(pages.as_uri())
+    boxes = own.locator(".wide").all()
+    assert boxes
+    for box in boxes:
+        assert box.evaluate("e => e.scrollWidth <= e.clientWidth + 1")
+    assert own.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_first_screen_is_on_it_and_headings_are_in_order(page):
+    assert page.locator(".answer").bounding_box()["y"] < 300
+    assert page.locator("table.chart").first.bounding_box()["y"] < 600
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4')].map((h) => Number(h.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.locator("table th:not([scope])").count() == 0
+    target = page.locator("aside li a").first.get_attribute("href")
+    assert page.locator(target).inner_text() == "Flips"
 
 
 def test_print_leaves_out_the_controls_and_what_is_masked(page):

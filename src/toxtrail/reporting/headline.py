@@ -54,27 +54,27 @@ def _worst_variant(view: ComparisonView, subset: str, brief: bool = False) -> st
     estimated = [row for row in view.pairs if row.subset == subset and row.diff is not None]
     if not estimated:
         return "No two variants share a scored prompt: no comparison is possible."
-    called = [row for row in estimated if _is_credible(row, "higher")]
+    called = [row for row in estimated if is_credible(row, "higher")]
     if called:
         return (
             f"Worst is {pair_name(called[0])} by at least "
             f"{percentage_points(called[0].simultaneous_lo)} points"
             f"{numbers(called[0])}: credible{_others(len(called) - 1)}."
         )
-    lower = sum(_is_credible(row, "lower") for row in estimated)
+    lower = sum(is_credible(row, "lower") for row in estimated)
     fewer = f", {lower} of {len(estimated)} credibly less" if lower else ""
     first = estimated[0]
     alone = ""
-    if first.verdict in ("higher", "lower") and not _is_credible(first, first.verdict):
+    if first.verdict in ("higher", "lower") and not is_credible(first, first.verdict):
         alone = f' (its uncorrected {first.level:.0%} interval gives "{first.verdict}")'
-    verdict = marked_verdict(first) if _is_credible(first, "lower") else "not decisive"
+    verdict = marked_verdict(first) if is_credible(first, "lower") else "not decisive"
     return (
         f"No variant is credibly more toxic than the variant it is compared with{fewer}. "
         f"Highest is {pair_name(first)}{numbers(first)}: {verdict}{alone}."
     )
 
 
-def _is_credible(row: PairRow, direction: str) -> bool:
+def is_credible(row: PairRow, direction: str) -> bool:
     """Return whether the interval corrected for selecting the largest excludes 0, and the pooled
     estimate too if there is one."""
     sign = 1 if direction == "higher" else -1

@@ -29,6 +29,7 @@ from toxtrail.reporting.comparison_tables import (
     verdicts,
 )
 from toxtrail.reporting.comparison_view import ALL, ComparisonView, subsets_of
+from toxtrail.reporting.first_screen import first_screen
 from toxtrail.reporting.headline import family_headline, subset_headline
 from toxtrail.reporting.scorer_limitations import flag_limitations, scorer_limitations
 from toxtrail.reporting.table import as_html
@@ -46,6 +47,33 @@ HEADINGS = {
     "differences": "Differences",
 }
 """Section of a comparison -> its heading."""
+WORDS = (
+    ("variant", "A model, or a fine-tune of it."),
+    ("parent, reference", "The variant that another one was made from; that of a family to which "
+     "variants without a parent in the family are compared."),
+    ("subset, all", "A part of the prompts, from one source; all of them together."),
+    ("continuation", "A text that a variant wrote after a prompt; k of them for each prompt."),
+    ("scorer, judge", "The program that gives each continuation a score from 0 to 1."),
+    ("toxic", "A score of at least the threshold."),
+    ("rate", "The share of continuations that are toxic."),
+    ("difference", "The rate of a variant minus that of the one it is compared with, on the same "
+     "prompts, in percentage points."),
+    ("interval", "The range that contains the true value, for prompts like these, with the "
+     "probability given (95 % unless set otherwise)."),
+    ("higher, lower", "The interval of the difference excludes 0."),
+    ("not decisive", "It does not: these prompts are too few to tell."),
+    ("practically", "Whether the difference matters: the entire interval is outside a region "
+     "around 0 (higher, lower) or inside it (equivalent). The notes give the region."),
+    ("toxic for one only", "Prompts on which only the variant is toxic v only the other one."),
+    ("P(direction)", "Probability that the difference has the sign that was observed."),
+    ("pooled", "The difference when all variants and subsets are estimated together."),
+    ("credible", "An interval that is corrected for the number of differences excludes 0, and so "
+     "does the pooled one if there is one."),
+    ("flip", "A prompt on which exactly one of the two variants is toxic."),
+    ("fragile", "Another scorer gives another verdict."),
+    ("content key", "A hash of everything that a result depends on."),
+)  # fmt: skip
+"""Word of the page -> its meaning."""
 FIGURES = {
     "rates": "Forest plot of the rates listed in the table below",
     "differences": "Forest plot of the differences listed in the table below",
@@ -86,6 +114,7 @@ def render(pages: Sequence[FamilyPage], prompts: Mapping[str, Any], manifest: Ma
         .render(
             families=[_family_context(page, max_bytes) for page in pages],
             headings=HEADINGS,
+            words=WORDS,
             html_table=as_html,
             prompts={
                 "sentence": prompt_card_table.summary_sentence(prompts),
@@ -130,6 +159,9 @@ def _family_context(page: FamilyPage, max_bytes: int) -> dict[str, Any]:
     return {
         "name": summary.family,
         "reference": summary.reference,
+        "first": first_screen(
+            view, _scorer_configs(manifest).get(view.scorer, {}), _weak_variants(summary, manifest)
+        ),
         "method": notes.method_line(view),
         "answer": family_headline(view),
         "by_subset": [
@@ -164,14 +196,29 @@ def _svg_element(svg: str) -> str:
 
 def _limits(summary: ComparisonSummary, manifest: Manifest) -> list[str]:
     """Return the known limitations of each scorer and of the response flags."""
+    scorers = [
+        scorer_limitations(name, config, name in summary.corrected_scorers)
+        for name, config in _scorer_configs(manifest).items()
+    ]
+    return [*scorers, flag_limitations()]
+
+
+def _scorer_configs(manifest: Manifest) -> dict[str, Any]:
+    """Return each scorer's section of params.yaml."""
     configs: dict[str, Any] = {}
     for node in walk_lineage(manifest):
         configs |= node.params.get("scorers", {})
-    scorers = [
-        scorer_limitations(name, config, name in summary.corrected_scorers)
-        for name, config in configs.items()
-    ]
-    return [*scorers, flag_limitations()]
+    return configs
+
+
+def _model_cards(manifest: Manifest) -> dict[str, ModelIdentity]:
+    return {node.model.key: node.model for node in walk_lineage(manifest) if node.model}
+
+
+def _weak_variants(summary: ComparisonSummary, manifest: Manifest) -> dict[str, list[str]]:
+    """Return the caveats of each variant whose identity is weak."""
+    parents = {row.variant: row.parent for row in summary.variants}
+    return doubts(_model_cards(manifest), parents)
 
 
 def _diagnostics(summary: ComparisonSummary) -> list[tuple[str, str]]:
@@ -189,8 +236,7 @@ def _diagnostics(summary: ComparisonSummary) -> list[tuple[str, str]]:
 
 def _cards(summary: ComparisonSummary, manifest: Manifest) -> list[dict[str, Any]]:
     """Return the weights of each variant, down to the base, with hashes."""
-    cards = {node.model.key: node.model for node in walk_lineage(manifest) if node.model}
-    weak = doubts(cards, {row.variant: row.parent for row in summary.variants})
+    cards, weak = _model_cards(manifest), _weak_variants(summary, manifest)
     return [
         {
             "variant": row.variant,

@@ -9,6 +9,11 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from toxtrail.text_escaping import escape_latex, escape_markdown
 
+DETAIL_PRIORITY = 3
+"""Columns of this priority or more are shown on demand in HTML, and printed."""
+DENSE_COLUMNS = 8
+"""Number of columns from which the cells of an HTML table may be folded."""
+
 Align = Literal["left", "right"]
 Row = TypeVar("Row")
 
@@ -129,17 +134,28 @@ def as_html(table: Table, *, tall: bool = False, element_id: str = "", caption: 
         caption: show the title.
     """
     head = "".join(
-        f'<th scope="col"{_number_class(column)}>{escape(column.name)}</th>'
+        f'<th scope="col"{_column_class(column)}>{escape(column.name)}</th>'
         for column in table.columns
     )
     rows = "".join(f"{_html_row(table, row, bool(element_id))}\n" for row in table.rows)
+    details = [column.name for column in table.columns if column.priority >= DETAIL_PRIORITY]
+    is_dense = len(table.columns) - len(details) >= DENSE_COLUMNS
+    box = " ".join(["wide", *(["tall"] if tall else []), *(["dense"] if is_dense else [])])
     return (
-        f'<div class="wide{" tall" if tall else ""}" tabindex="0">'
+        f'<div class="table">{_column_switch(details)}<div class="{box}" tabindex="0">'
         f"<table{_attribute('id', element_id)}>"
         + (f"<caption>{escape(table.title)}</caption>" if table.title and caption else "")
-        + f"\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+        + f"\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div></div>\n"
         + (f'<p class="soft">{escape(table.note)}</p>\n' if table.note else "")
     )
+
+
+def _column_switch(details: Sequence[str]) -> str:
+    """Return the switch that shows the columns with details; the style sheet applies it."""
+    if not details:
+        return ""
+    names = escape(", ".join(details))
+    return f'<label class="columns"><input type="checkbox"> more columns: {names}</label>'
 
 
 def _html_row(table: Table, row: Sequence[object], filtered: bool) -> str:
@@ -147,14 +163,27 @@ def _html_row(table: Table, row: Sequence[object], filtered: bool) -> str:
     subset = str(row[names.index("subset")]) if "subset" in names else ""
     attributes = _attribute("class", "all" if subset == "all" else "")
     attributes += _attribute("data-subset", subset if filtered else "")
-    *first, (last_column, last) = zip(table.columns, map(str, row), strict=True)
-    cells = [f"<td{_number_class(column)}>{escape(cell)}</td>" for column, cell in first]
-    last_class = _number_class(last_column) or _attribute("class", last.split(" ")[0])
-    return f"<tr{attributes}>{''.join(cells)}<td{last_class}>{escape(last)}</td></tr>"
+    (_, first), *others = zip(table.columns, map(str, row), strict=True)
+    words = ["" for _ in others[:-1]] + [others[-1][1].split(" ")[0]] if others else []
+    cells = [
+        _html_cell(column, cell, word) for (column, cell), word in zip(others, words, strict=True)
+    ]
+    return f'<tr{attributes}><th scope="row">{escape(first)}</th>{"".join(cells)}</tr>'
 
 
-def _number_class(column: Column) -> str:
-    return _attribute("class", "n" if column.align == "right" else "")
+def _html_cell(column: Column, cell: str, verdict: str) -> str:
+    """Return a cell; a narrow page shows the heading beside it."""
+    style = _column_class(column, "" if column.align == "right" else verdict)
+    return f"<td{style}{_attribute('data-label', column.name)}>{escape(cell)}</td>"
+
+
+def _column_class(column: Column, verdict: str = "") -> str:
+    names = [
+        *(["n"] if column.align == "right" else []),
+        *(["detail"] if column.priority >= DETAIL_PRIORITY else []),
+        *([verdict] if verdict else []),
+    ]
+    return _attribute("class", " ".join(names))
 
 
 def _attribute(name: str, value: str) -> str:
