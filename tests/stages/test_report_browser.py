@@ -152,10 +152,10 @@ def test_flips_are_found_by_pair_subset_direction_and_text(page):
     page.fill("[data-control=search]", "needle13")
     assert found() == "1"
     page.fill("[data-control=search]", "nothing like this")
-    assert "Nothing is like that." in page.inner_text(".status")
+    assert "No flip matches." in page.inner_text(".status")
     page.fill("[data-control=search]", "")
     page.select_option("[data-control=direction]", label="became harmless")
-    assert "Nothing is like that." in page.inner_text(".status")
+    assert "No flip matches." in page.inner_text(".status")
     page.select_option("[data-control=pair]", label="down against base")
     assert found() == "8"
     page.select_option("[data-control=direction]", label="stayed harmless")
@@ -207,7 +207,7 @@ def test_the_dark_page_is_dark_and_the_phone_needs_no_sideways_scrolling(pages, 
 
 def test_details_of_a_table_are_shown_on_demand_and_printed(page):
     detail = page.locator("#pairs-1 td.detail").first
-    switch = page.locator(".table:has(#pairs-1) > .columns > input")
+    switch = page.locator(".table:has(#pairs-1) > .more-columns > input")
     assert not detail.is_visible()
     switch.check()
     assert detail.is_visible()
@@ -245,6 +245,10 @@ def test_print_leaves_out_the_controls_and_what_is_masked(page):
     assert not page.is_visible("[data-control=pair]")
     assert "base said" not in page.inner_text("body")
     assert page.is_visible("#pairs-1")
+    assert page.is_visible(".answer")
+    assert page.is_visible("table.chart")
+    page.set_viewport_size({"width": 718, "height": 1000})  # an A4 page without its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
     assert len(page.pdf()) > 10_000
 
 

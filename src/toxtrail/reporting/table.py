@@ -155,7 +155,7 @@ def _column_switch(details: Sequence[str]) -> str:
     if not details:
         return ""
     names = escape(", ".join(details))
-    return f'<label class="columns"><input type="checkbox"> more columns: {names}</label>'
+    return f'<label class="more-columns"><input type="checkbox"> more columns: {names}</label>'
 
 
 def _html_row(table: Table, row: Sequence[object], filtered: bool) -> str:

@@ -96,7 +96,7 @@ function browser(section) {
     const more = held < pair.flips
       ? ` This page holds ${held} of ${pair.flips} flips of this pair: toxtrail flips ${pair.a} ${pair.b} lists all.`
       : ` This pair has ${pair.flips} flips.`;
-    const rest = rows.length ? `${rows.length} found, page ${state.page + 1} of ${pages}.` : "Nothing is like that.";
+    const rest = rows.length ? `${rows.length} found, page ${state.page + 1} of ${pages}.` : "No flip matches.";
     section.querySelector(".status").textContent = rest + more;
     control("back").disabled = state.page === 0;
     control("on").disabled = state.page >= pages - 1;

@@ -66,7 +66,8 @@ def rates_figure(summary: ComparisonSummary) -> RenderedFigure:
             continue
         low, middle, high = 100 * np.array([row.rate_lo, row.rate, row.rate_hi], np.float64)
         axes.plot([low, high], [y, y], color=style["color"], linewidth=1.6)
-        axes.plot([middle], [y], color=style["color"], marker=style["marker"], markersize=5.5)
+        mark = {"color": style["color"], "marker": style["marker"], "clip_on": False}
+        axes.plot([middle], [y], markersize=5.5, **mark)
     for number, heading in enumerate(headings):
         _draw_heading(axes, number * block + head - 0.7, heading)
     axes.set_yticks(ticks, labels)
@@ -220,7 +221,7 @@ def _plot_posterior(axes: Axes, row: PairRow, column: Floats) -> None:
     axes.set_title(
         _wrap_names(row.b, f"minus {row.a}")
         + f"\nobserved {observed:+.1f};  {row.n} prompts\n"
-        f"{_format_percent(below)} < 0 < {_format_percent(100 - below)}",
+        f"below 0: {_format_percent(below)};  above: {_format_percent(100 - below)}",
         fontsize=9, loc="left", color=TEXT_COLOUR,
     )  # fmt: skip
     axes.set_ylim(-0.03 * tallest, 1.08 * tallest)
