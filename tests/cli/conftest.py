@@ -116,14 +116,20 @@ def tiny_judge():
 @pytest.fixture
 def tiny_llama():
     """Folder -> a random Llama of one layer, saved there."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     def save(folder):
+        words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "a", "b"])}
         LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                 num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=32,
             )
+        ).save_pretrained(folder)  # fmt: skip
+        PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel(words, "[UNK]")), pad_token="[PAD]",
+            unk_token="[UNK]",
         ).save_pretrained(folder)  # fmt: skip
 
     return save

@@ -118,23 +118,25 @@ def test_options_of_models_need_a_base(run):
     assert "not both" in make(run, "--base", "org/Base", "--preset", "demo", code=2)
 
 
-def write_lora(folder, columns, base):
+def write_lora(folder, columns, base, scale=1):
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
               "task_type": "CAUSAL_LM", "base_model_name_or_path": base}  # fmt: skip
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps(config))
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
     tensors = {f"{name}A.weight": np.ones((2, columns), "float32"),
-               f"{name}B.weight": np.ones((columns, 2), "float32")}  # fmt: skip
+               f"{name}B.weight": np.full((columns, 2), scale, "float32")}  # fmt: skip
     (folder / "adapter_model.safetensors").write_bytes(save(tensors))
 
 
-def test_a_local_adapter_must_fit_its_base(run, here, tiny_llama):
+def test_a_local_adapter_must_fit_its_base_and_change_it(run, here, tiny_llama):
     tiny_llama(here / "base")
     write_lora(here / "fits", 16, str(here / "base"))
     write_lora(here / "other", 32, "somewhere/else")
+    write_lora(here / "idle", 16, str(here / "base"), scale=0)
     output = make(run, "--base", "base", "--tuned", "other", code=1)
     assert "does not fit the base model" in output
+    assert "zero" in make(run, "--base", "base", "--tuned", "idle", code=1)
     assert not (here / "mine").exists()
     output = make(run, "--base", "base", "--tuned", "fits")
     assert "LoRA adapter" in output

@@ -27,7 +27,7 @@ from toxtrail.regular_files import read_bytes, read_text
 if TYPE_CHECKING:
     from toxtrail.auditing.lineage.parent_claims import ParentClaimCheck
     from toxtrail.backends.assets.inspect_weights import WeightsCandidate
-    from toxtrail.config.schema import Config
+    from toxtrail.config.schema import Config, ModelConfig
     from toxtrail.datasets.generated_texts.common import GeneratedText
 
 PRESET = "empty"
@@ -243,7 +243,7 @@ def _add_weights(
     kind = "LoRA adapter" if candidate.kind == "adapter" else candidate.kind
     choices = [Choice(f"variants.{key}", proposal.role, f"{kind} {candidate.uri}")]
     if parent:
-        reason = origin.agreed[0] if origin.agreed else "given; its metadata does not confirm it"
+        reason = (origin.agreed or origin.weak)[0]
         choices.append(Choice(f"variants.{key}.parent", parent, reason))
     return key, choices
 
@@ -283,20 +283,23 @@ def _refuse_unusable(
     base = experiment.config.models[parent] if parent else None
     if base is None or candidate.kind != "adapter":
         return
-    _refuse_other_base(experiment, base.uri, candidate.uri)
+    _refuse_other_base(experiment, base, candidate.uri)
 
 
-def _refuse_other_base(experiment: Experiment, base_uri: str, adapter_uri: str) -> None:
-    """Raise if a local adapter does not fit a local checkpoint; other forms are checked when the
-    weights are loaded."""
-    from toxtrail.backends.huggingface.weights.adapters import WEIGHTS, check_adapter
+def _refuse_other_base(experiment: Experiment, base: ModelConfig, adapter_uri: str) -> None:
+    """Raise unless a local adapter fits a local base and changes it. On the Hub, this is checked
+    when the weights are downloaded."""
+    from toxtrail.backends.assets import default_cache
+    from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
+    from toxtrail.execution.factories import make_asset_store
+    from toxtrail.execution.progress import progress
 
-    base, adapter = parse_uri(base_uri), parse_uri(adapter_uri)
-    if not isinstance(base, FileUri) or not isinstance(adapter, FileUri):
+    adapter = parse_uri(adapter_uri)
+    if not isinstance(parse_uri(base.uri), FileUri) or not isinstance(adapter, FileUri):
         return
-    folder, base_folder = experiment.root / adapter.path, experiment.root / base.path
-    if (base_folder / "config.json").is_file() and (folder / WEIGHTS).is_file():
-        check_adapter(folder, base_folder, adapter_uri)
+    assets = make_asset_store(experiment, [adapter.path])
+    weights = HuggingFaceWeights(assets, default_cache(), progress())
+    weights.describe_adapter("adapter", adapter_uri, None, weights.describe(base.uri, base.sha256))
 
 
 def _add_texts(
