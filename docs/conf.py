@@ -25,7 +25,9 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = "toxtrail"
-html_extra_path = ["site"]
+html_extra_path = ["site/root"]  # an entry page
+html_static_path = ["site/static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
