@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, Lab
+from packaging.specifiers import SpecifierSet
 
 import toxtrail
 
@@ -137,7 +138,7 @@ def test_the_metadata_of_the_wheel(wheel):
         metadata = message_from_bytes(archive.read(name))
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
     assert metadata["Version"] == toxtrail.__version__
-    assert metadata["Requires-Python"] == project["requires-python"]
+    assert SpecifierSet(metadata["Requires-Python"]) == SpecifierSet(project["requires-python"])
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert metadata["Description-Content-Type"] == "text/markdown"

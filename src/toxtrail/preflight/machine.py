@@ -151,8 +151,9 @@ def _installed(name: str) -> str | None:
 
 def _result_packages(root: Path, config: Config | None) -> Finding:
     """Compare the package versions of the results with the installed ones, for information."""
-    others = result_packages(config, ArtifactStore(root)) if config is not None else []
-    note = other_versions_note(others)
+    if config is None:
+        return Finding(True, "packages of results", "not known without a valid params.yaml", "")
+    note = other_versions_note(result_packages(config, ArtifactStore(root)))
     return Finding(True, "packages of results", note or "as installed, or no results", "")
 
 
