@@ -155,6 +155,10 @@ def test_two_files_of_texts_bring_their_prompts(run, here):
     assert config.variants["after"].parent == "before"
     lines = (here / "mine/data/sources/prompts.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == ["one", "three"]
+    quick = ("quick", "before.jsonl", "after.jsonl", "--dir", "mine", "--n")
+    assert "other prompts" in run(*quick, "2", code=1)
+    (here / "mine/code/score.sha256").write_text("another version's")
+    assert "has other code than this experiment, for: score" in run(*quick, "1", code=1)
 
 
 def test_quick_in_another_folder_or_with_other_settings_is_refused(run, here):

@@ -143,8 +143,10 @@ def extend_experiment(experiment: Experiment, request: Request) -> Extended:
             other settings than the experiment.
     """
     from toxtrail.backends import git
+    from toxtrail.scaffold import require_same_code
 
     refuse_mixed_kinds(request)
+    require_same_code(experiment.root)
     config, root = experiment.config, experiment.root
     base = _find_model(config, _pinned_uri_of(experiment, request.base))
     family = next((key for key, one in config.families.items() if one.reference == base), None)
@@ -435,18 +437,36 @@ def _refuse_other_settings(experiment: Experiment, request: Request) -> None:
     """Raise if the request has other prompts or another scorer than the experiment."""
     config = experiment.config
     advice = "Remove these options, or give another folder with --dir."
-    if request.prompts or request.column or (request.n and not _is_texts(request.base)):
-        present = {key: subset.plain() for key, subset in config.prompts.subsets.items()}
-        if new_prompts(experiment, request).subsets != present:
-            raise ConfigError(
-                f"{experiment.root} has other prompts than --prompts, --column and --n select, "
-                f"and all variants of a comparison need the same. {advice}"
-            )
+    is_selected = bool(request.prompts or request.column or request.n)
+    if is_selected and not _has_prompts_of(experiment, request):
+        raise ConfigError(
+            f"{experiment.root} has other prompts than --prompts, --column and --n select, and all "
+            f"variants of a comparison need the same. {advice}"
+        )
     if request.scorer and scorer_key(request.scorer) != config.scoring.primary:
         raise ConfigError(
             f"The scorer of {experiment.root} is {config.scoring.primary}, not {request.scorer}. "
             f"{advice}"
         )
+
+
+def _has_prompts_of(experiment: Experiment, request: Request) -> bool:
+    """Return whether the request selects the prompts of the experiment; of files of texts, only
+    their number is compared, since each file may have others as well."""
+    from toxtrail.cli._new_prompts import TEXTS_SUBSET
+    from toxtrail.datasets.prompt_selection import read_subset
+    from toxtrail.execution.factories import make_asset_store
+
+    subsets = experiment.config.prompts.subsets
+    if not _is_texts(request.base):
+        present = {key: subset.plain() for key, subset in subsets.items()}
+        return new_prompts(experiment, request).subsets == present
+    texts = subsets.get(TEXTS_SUBSET)
+    if texts is None or request.n is None:
+        return False
+    path = make_asset_store(experiment).fetch(texts.uri, texts.sha256).path
+    available = len(read_subset(path, TEXTS_SUBSET, texts).candidates)
+    return texts.n == (request.n if request.n < available else "all")
 
 
 def _pinned_uri_of(experiment: Experiment, address: str) -> str:
