@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from toxtrail.backends import git
 from toxtrail.backends.assets import download
-from toxtrail.cli._new_experiment import free_key
+from toxtrail.cli._new_models import free_key
 from toxtrail.cli.quick import default_folder
 from toxtrail.config.load import load_config
 

@@ -13,7 +13,7 @@ from toxtrail.console import echo
 from toxtrail.scaffold import FIRST_COMMANDS, PRESETS
 
 if TYPE_CHECKING:
-    from toxtrail.cli._new_experiment import Request
+    from toxtrail.cli._new_models import Request
 
 DEFAULT_PRESET = "demo"
 
@@ -64,7 +64,8 @@ def init(
       toxtrail init replication --preset paper
       toxtrail init scratch --preset hub --no-git
     """
-    from toxtrail.cli._new_experiment import Request, put_under_git
+    from toxtrail.cli._new_experiment import put_under_git
+    from toxtrail.cli._new_models import Request
 
     if base is None:
         _refuse_without_base(tuned=tuned, prompts=prompts, column=column, scorer=scorer, n=n)

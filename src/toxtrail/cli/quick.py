@@ -19,7 +19,8 @@ from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
     from toxtrail.cli._compare_output import LoadedComparison
-    from toxtrail.cli._new_experiment import Extended, Request
+    from toxtrail.cli._new_experiment import Extended
+    from toxtrail.cli._new_models import Request
 
 
 class QuickOutput(NamedTuple):
@@ -72,7 +73,7 @@ def quick(
       toxtrail quick base.gguf tuned.gguf --dir quantized --scorer detoxify-original
       toxtrail quick before.jsonl after.jsonl --json
     """
-    from toxtrail.cli._new_experiment import Request
+    from toxtrail.cli._new_models import Request
     from toxtrail.cli.run import run
 
     request = Request.of(base, [tuned], prompts, column, scorer, n)
