@@ -190,3 +190,24 @@ def test_nothing_is_drawn_at_random_while_an_adapter_is_attached(tiny, tmp_path)
         for _ in range(2)
     )
     assert torch.equal(logits(first, 8), logits(second, 8))
+
+
+def test_an_adapter_of_a_compiled_model_changes_nothing_in_peft_and_is_refused(tiny, tmp_path):
+    """The story of the README."""
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    base = tiny.save_model(tmp_path / "base", tiny.tokenizer())
+    folder = tmp_path / "adapter"
+    acting = saved(folder, base)
+    path = folder / "adapter_model.safetensors"
+    prefix, compiled = "base_model.model.", "base_model.model._orig_mod."
+    save_file({k.replace(prefix, compiled, 1): t for k, t in load_file(path).items()}, path)
+    alone, loaded = (AutoModelForCausalLM.from_pretrained(base) for _ in range(2))
+    with pytest.warns(UserWarning, match="missing adapter keys"):
+        without_effect = PeftModel.from_pretrained(loaded, folder)
+    assert torch.equal(logits(without_effect.eval(), 0), logits(alone, 0))
+    assert not torch.equal(acting, logits(alone, 0))
+    with pytest.raises(BackendError, match=r"4 tensor\(s\) missing, 4 unexpected.*_orig_mod"):
+        check_adapter(folder, base, "lora")
