@@ -80,7 +80,9 @@ def is_printed(value: object, cell: str) -> bool:
     """Whether a cell of CSV shows a value exactly."""
     if pd.isna(value):
         return cell == ""
-    return cell == escape_formula(str(value)) or float(cell) == value
+    if isinstance(value, str):
+        return cell == escape_formula(value)
+    return cell == str(value).lower() or float(cell) == value
 
 
 def test_flips_are_those_of_the_command(experiment):

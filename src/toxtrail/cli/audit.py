@@ -20,6 +20,7 @@ from toxtrail.api.audit import (
 from toxtrail.cli._options import project_option
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, MAX_LINES, exit_code, public_keys, show
+from toxtrail.config.plugins import PLUGIN_BACKEND
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
@@ -348,9 +349,11 @@ def _batch_plan(outcome: ReproductionResult) -> str:
             "answers as before, not which weights it has; another text may come from other "
             "weights, sampling or near ties. Tokens are words"
         )
-    if "backend" in outcome.environment:
+    if backend := outcome.environment.get("backend"):
+        recorded = str(backend[0])
+        maker = recorded if recorded.startswith(PLUGIN_BACKEND) else "server"
         return (
-            "the server's. Here the weights of the model card generated the rows: greedy ones "
+            f"the {maker}'s. Here the weights of the model card generated the rows: greedy ones "
             "should agree except at near ties, sampled ones are different samples"
         )
     if not plan.source:

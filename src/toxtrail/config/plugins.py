@@ -27,6 +27,8 @@ from toxtrail.regular_files import below, is_file
 
 SCORERS = "toxtrail.scorers"
 BACKENDS = "toxtrail.backends"
+PLUGIN_BACKEND = "plug-in"
+"""First word of `backend` in the environment of rows that a plug-in generated."""
 BYTECODE = "__pycache__"
 
 Options = TypeVar("Options", bound=ConfigSection)

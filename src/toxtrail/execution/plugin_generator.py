@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from toxtrail.backends.protocols import EngineModule, ModelFiles
-from toxtrail.config.plugins import BACKENDS, EngineConfig, usage_problem
+from toxtrail.config.plugins import BACKENDS, PLUGIN_BACKEND, EngineConfig, usage_problem
 from toxtrail.console import warn
 from toxtrail.errors import ConfigError
 from toxtrail.execution.factories import Generator, make_decoding, make_weights
@@ -44,6 +44,6 @@ def plugin_generator(
     )
     decoding = make_decoding(settings)
     with module.open_model(engine, files, decoding, settings.dtype, group.device) as model:
-        environment = {**environment_info(group.device), "backend": f"plug-in {label}"}
+        environment = {**environment_info(group.device), "backend": f"{PLUGIN_BACKEND} {label}"}
         recorded = {"device": group.device, "processes": group.of, "dtype": settings.dtype}
         yield Generator(model, environment, recorded)
