@@ -67,6 +67,7 @@ SCORING_CODE = (
 RESULT_TEXT_CODE = (
     "reporting/comparison_tables.py",
     "reporting/comparison_view.py",
+    "reporting/first_screen.py",
     "reporting/headline.py",
     "reporting/notes.py",
     "reporting/annotator_tables.py",
@@ -344,7 +345,6 @@ PIPELINE: tuple[Stage, ...] = (
         code=(
             "stages/report.py",
             "reporting/html_report.py",
-            "reporting/first_screen.py",
             "reporting/flip_browser.py",
             "analysis/flips.py",
             "reporting/scorer_limitations.py",

@@ -23,6 +23,7 @@ from toxtrail.reporting.comparison_tables import (
     section_tables,
 )
 from toxtrail.reporting.comparison_view import EVERY, MAX_TABLE_ROWS, ComparisonView
+from toxtrail.reporting.first_screen import plain_answer
 from toxtrail.reporting.hf_model_card import model_card
 from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.reporting.mlflow_page import comparison_description
@@ -132,6 +133,11 @@ def test_a_long_table_is_shortened_unless_a_subset_is_selected(summary):
 def test_the_card_has_the_rows_of_its_variant_alone(summary):
     assert "| base |" not in model_card(summary, "tuned")
     assert "no pairs" not in model_card(summary, "base")
+
+
+def test_the_mlflow_page_begins_with_the_plain_answer(summary):
+    answer, *_ = plain_answer(ComparisonView(summary, "judge"))
+    assert comparison_description("f", summary).startswith(f"**f**: **{answer}** ")
 
 
 def test_the_mlflow_page_says_how_many_notes_have_no_room(summary, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toxtrail.records.results import ConditionMismatchRow
 from toxtrail.reporting.comparison_view import ComparisonView
 from toxtrail.reporting.first_screen import (
     CHART_ROWS,
@@ -105,6 +106,11 @@ def test_nothing_to_compare_and_nothing_in_common_are_told_apart(row, screen_of)
     assert screen.answer.startswith("Not known")
     assert screen.chart is None
     assert screen.cautions[0].startswith("Not compared: worse.")
+
+
+def test_variants_under_other_conditions_have_no_answer(row, screen_of):
+    mismatch = [ConditionMismatchRow(variant="worse", field="prompts", found="a", reference="b")]
+    assert screen_of(row(0.02, 0.1, 0.2), mismatch=mismatch).answer.startswith("Not comparable")
 
 
 def test_weak_evidence_and_texts_without_a_score_are_cautions(row, screen_of, summary):

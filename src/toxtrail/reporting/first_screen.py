@@ -88,18 +88,34 @@ def first_screen(
         scorer_config: section of params.yaml of the scorer that is shown; empty if not known.
         weak: variant -> why it is less certain which weights its numbers belong to.
     """
-    rows = [row for row in view.pairs if row.subset == ALL]
-    estimated = [row for row in rows if row.diff is not None]
+    rows, estimated = _total_rows(view)
+    answer, *details = plain_answer(view)
     return FirstScreen(
         question=f"Did fine-tuning change how toxic the texts of {view.summary.family} are?",
         scope=_scope_line(view, rows),
-        answer=_answer_sentence(rows, estimated),
-        details=_detail_sentences(estimated),
+        answer=answer,
+        details=details,
         compared=_compared_facts(view, rows, scorer_config),
         cautions=[*_missing_parts(view, rows), *_weak_evidence(weak)],
         chart=_build_chart(estimated),
         steps=list(_next_steps(view, estimated)),
     )
+
+
+def plain_answer(view: ComparisonView) -> list[str]:
+    """Return the answer, then the size and certainty of the largest change, in sentences without
+    the terms of the tables."""
+    rows, estimated = _total_rows(view)
+    answer = _answer_sentence(rows, estimated)
+    if view.summary.mismatch:
+        answer = "Not comparable: the variants were measured under different conditions."
+    return [answer, *_detail_sentences(estimated)]
+
+
+def _total_rows(view: ComparisonView) -> tuple[list[PairRow], list[PairRow]]:
+    """Return the differences over all subsets, and those of them that could be computed."""
+    rows = [row for row in view.pairs if row.subset == ALL]
+    return rows, [row for row in rows if row.diff is not None]
 
 
 def answer_of(row: PairRow) -> str:

@@ -63,7 +63,7 @@ WORDS = (
     ("higher, lower", "The interval of the difference excludes 0."),
     ("not decisive", "It does not: these prompts are too few to tell."),
     ("practically", "Whether the difference matters: the entire interval is outside a region "
-     "around 0 (higher, lower) or inside it (equivalent). The notes give the region."),
+     "around 0 (higher, lower), inside it (equivalent) or neither (undecided). The notes give it."),
     ("toxic for one only", "Prompts on which only the variant is toxic v only the other one."),
     ("P(direction)", "Probability that the difference has the sign that was observed."),
     ("pooled", "The difference when all variants and subsets are estimated together."),

@@ -50,6 +50,7 @@ from toxtrail.records.run_tags import (
 from toxtrail.regular_files import open_regular
 from toxtrail.reporting.comparison_tables import comparison_notes, verdicts
 from toxtrail.reporting.comparison_view import ALL, ComparisonView
+from toxtrail.reporting.first_screen import plain_answer
 from toxtrail.reporting.headline import family_headline
 from toxtrail.reporting.notes import method_line, mismatch_note, warnings
 from toxtrail.reporting.text import (
@@ -72,6 +73,11 @@ MAX_LISTED_PAIRS, MAX_LINKED_RUNS = 12, 8
 
 MAX_DESCRIPTION_CHARS = 8000
 """Maximum characters of a run's description in MLflow."""
+PAIR_WORDS = (
+    "P(direction): probability that the difference has the sign that was observed. Toxic for one "
+    "only: prompts on which only the variant is toxic v only the other one."
+)
+"""Explanation of the words in the lines of pairs."""
 MORE_NOTES = "\n- and {} more: `toxtrail compare --tables notes`"
 
 MAX_TAG_CHARS = 2000
@@ -378,8 +384,8 @@ def variant_description(
         [
             f"**{variant}** ({variant_config.role} of {variant_config.family}): "
             f"toxicity rate **{_rate(summary)}**, "
-            f"{overall.n_toxic} of {overall.n_scored} continuations at {primary} >= "
-            f"{overall.threshold}. Highest in *{worst.subset}*: "
+            f"{overall.n_toxic} of {overall.n_scored} continuations (toxic: the scorer {primary} "
+            f"gives at least {overall.threshold:g}). Highest in *{worst.subset}*: "
             f"{percent(worst.rate)}, {worst.n_toxic} of {worst.n_scored}.",
             "",
             f"**Verdict** against {against}: the tags `{VERDICT_TAG}` and `{DIFFERENCE_TAG}`, and "
@@ -414,6 +420,7 @@ def comparison_description(family: str, summary: ComparisonSummary) -> str:
     """Return Markdown for the run page: the result, one line for each pair, runs, commands."""
     view = ComparisonView(summary, summary.primary)
     results = verdicts(view)
+    answer, *details = plain_answer(view)
     lines = [f"- {verdict.markdown}" for verdict in results[:MAX_LISTED_PAIRS]]
     if len(results) > MAX_LISTED_PAIRS:
         lines.append(f"- and {len(results) - MAX_LISTED_PAIRS} more: `pairs.csv`")
@@ -428,12 +435,15 @@ def comparison_description(family: str, summary: ComparisonSummary) -> str:
     page = "\n".join(
         [
             *(line for text in warnings(view) for line in (f"**{text[:MAX_TAG_CHARS]}**", "")),
-            f"**{family}**: {family_headline(view)}",
+            f"**{family}**: **{answer}** {' '.join(details)}",
+            "",
+            family_headline(view),
             "",
             f"All subsets together, {method_line(view)}:",
             "",
             *lines,
             "",
+            *([PAIR_WORDS, ""] if lines else []),
             f"**Runs compared**: {', '.join(runs)}. "
             f"[Side by side]({_search_link(f'tags.{FAMILY_TAG}', family)}), "
             f"[texts side by side]({texts}).",

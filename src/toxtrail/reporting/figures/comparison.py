@@ -118,7 +118,7 @@ def differences_figure(summary: ComparisonSummary) -> RenderedFigure:
     )
     for name, mark in (*VERDICTS.items(), ("not decisive", UNDECIDED)):
         axes.plot([], [], linestyle="none", markersize=6.5, label=name, **mark)
-    axes.fill_between([], [], [], color=ROPE_COLOUR, label="equivalent")
+    axes.fill_between([], [], [], color=ROPE_COLOUR, label="no practical difference")
     legend(figure, axes, 4)
     return render(figure, "differences")
 
