@@ -6,6 +6,7 @@ character gets its ASCII form or an escape.
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -147,6 +148,8 @@ def prepare() -> None:
 def finish() -> None:
     """Flush the output. Output that cannot be written is dropped, so that Python does not retry at
     exit: the failure was already reported."""
+    if "colorama" in sys.modules and not has_escapes(sys.stdout):
+        atexit.unregister(sys.modules["colorama"].initialise.reset_all)  # as DVC's registers it
     try:
         sys.stdout.flush()
     except OSError:

@@ -170,6 +170,11 @@ def problem_of(error: BaseException) -> str | None:
     return None
 
 
+def unknown_name(option: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a value of an option that is none of the known names."""
+    return ConfigError(f'{option}: unknown name "{name}". Known: {", ".join(known)}.')
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Return ` Did you mean "x"?`, or the valid names if none is similar."""
     names = list(dict.fromkeys(valid))

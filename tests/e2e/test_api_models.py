@@ -99,7 +99,7 @@ def test_names_on_a_server_are_measured_compared_and_weak_everywhere(lab):
         assert "Weak, as not generated from verified weights" in " ".join(shown.split())
     assert "2 of 3 are weak" in runs
     assert "new 2 (2 withheld by a server)" in " ".join(compared.split())
-    everything = lab.toxtrail("compare", "--all-tables").stdout
+    everything = lab.toxtrail("compare", "--all-tables", "--explain").stdout
     assert "Answers withheld by a server" in " ".join(everything.split())
     assert "2 filtered" in everything
     assert "3 of 3 generations reproduced exactly" in again

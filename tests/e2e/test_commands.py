@@ -173,7 +173,7 @@ def test_pooled_differences_stand_beside_the_paired_ones_and_are_verified(breaka
     assert status["diagnostics"]["divergences"] == 0
     overall = next(row for row in summary["pairs"] if row["subset"] == "all")
     assert overall["pooled_diff_lo"] < overall["pooled_diff"] < overall["pooled_diff_hi"]
-    assert "partially pooled" in lab.toxtrail("compare", "--all-tables").stdout
+    assert "partially pooled" in lab.toxtrail("compare", "--explain").stdout
     assert "partially pooled" in (lab.root / "report/index.html").read_text("utf-8")
     run = next(r for r in lab.json("runs") if r["name"] == "tiny comparison")
     assert run["metrics"]["tuned - base/judge/all/pooled_diff_pp"] == pytest.approx(

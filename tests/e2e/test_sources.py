@@ -99,7 +99,7 @@ def test_scored_prompts_held_out_examples_seeds_and_a_dose_go_all_the_way(lab):
     (spread,) = summary["recipes"]
     assert (spread["recipe"], spread["variants"]) == ("r", 2)
     assert 0 < spread["spread_lo"] < spread["spread"] < spread["spread_hi"] < 0.5
-    shown = lab.toxtrail("compare", "--all-tables").stdout
+    shown = lab.toxtrail("compare", "--explain").stdout
     for text in ("Along the dose", "spread between fine-tunes of this recipe"):
         assert text in " ".join(shown.split())
         assert text in report
@@ -151,7 +151,7 @@ def test_prompts_of_templates_are_clusters_all_the_way(lab):
     assert {r["n_clusters"] for r in summary["pairs"]} == {12, 3}
     assert all(r["design_effect"] >= 1 for r in summary["pairs"])
     report = " ".join((lab.root / "report/index.html").read_text().split())
-    shown = " ".join(lab.toxtrail("compare", "--all-tables").stdout.split())
+    shown = " ".join(lab.toxtrail("compare", "--explain").stdout.split())
     for text in ("all 45 in 12", "few 9 in 3", "few has 3"):
         assert text in shown
         assert text in report

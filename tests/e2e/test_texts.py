@@ -98,4 +98,4 @@ def test_two_files_are_compared_without_an_experiment(lab):
     assert pair["verdict"] in shown
     assert "in words" in shown
     wrong = lab.toxtrail(*command, "--scorer", "jugde", code=1).stderr
-    assert 'unknown scorer "jugde"' in wrong
+    assert 'unknown name "jugde"' in wrong

@@ -125,7 +125,7 @@ def test_verdicts_stand_beside_how_many_are_expected_by_chance(summary):
     view = ComparisonView(replace(summary, pairs=rows), "judge")
     (note,) = chance_notes(view)
     assert note.startswith("6 of 40 ")
-    assert " 2 would be" in note
+    assert "about 2 would be by chance" in note
     assert " 0.12 of the 6 " in note
     assert note.startswith(brief_chance_note(view))
     without = ComparisonView(replace(summary, pairs=[replace(row, diff=None)]), "judge")

@@ -98,21 +98,21 @@ def test_long_texts_fold_before_a_column_is_left_out_and_rows_are_stacked_last()
         *number_columns("rate"),
     )
     table = Table(None, columns, [("0123abcd", "a reason of several words " * 2, "1.0 [0.5, 1.5]")])
-    assert [len(layout_table(table, width).left_out) for width in (60, 30, 14)] == [0, 1, 1]
-    assert layout_table(table, 30).lines == [
-        "  run id              rate",
-        "  ────────────────────────",
-        "  0123abcd  1.0 [0.5, 1.5]",
+    assert [len(layout_table(table, width).left_out) for width in (60, 28, 14)] == [0, 1, 1]
+    assert layout_table(table, 28).lines == [
+        "run id              rate",
+        "────────────────────────",
+        "0123abcd  1.0 [0.5, 1.5]",
         "",
     ]
-    assert layout_table(table, 24).lines[-3:] == [
-        "  0123abcd           1.0",
-        "              [0.5, 1.5]",
+    assert layout_table(table, 22).lines[-3:] == [
+        "0123abcd           1.0",
+        "            [0.5, 1.5]",
         "",
     ]
-    assert layout_table(table, 20).lines == [
-        "  run id  0123abcd",
-        "  rate    1.0",
-        "          [0.5, 1.5]",
+    assert layout_table(table, 18).lines == [
+        "run id  0123abcd",
+        "rate    1.0",
+        "        [0.5, 1.5]",
         "",
     ]

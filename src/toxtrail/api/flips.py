@@ -14,7 +14,7 @@ from toxtrail.analysis.flips import (
     with_texts,
 )
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, did_you_mean
+from toxtrail.errors import unknown_name
 from toxtrail.provenance.comparability import mismatches, require_comparable
 from toxtrail.records.columns import ResultTable, columns_of, to_json
 from toxtrail.records.results import FlipRow
@@ -64,10 +64,10 @@ def select_flips(
     scorers = sorted({row.scorer for row in summary.rates})
     scorer = scorer or summary.primary
     if scorer not in scorers:
-        raise ConfigError(f'--scorer: unknown scorer "{scorer}".{did_you_mean(scorer, scorers)}')
+        raise unknown_name("--scorer", scorer, scorers)
     subsets = sorted({row.subset for row in b.scores})
     if subset is not None and subset not in subsets:
-        raise ConfigError(f'--subset: unknown subset "{subset}".{did_you_mean(subset, subsets)}')
+        raise unknown_name("--subset", subset, subsets)
     threshold, head = summary.threshold[scorer], toxicity_head(summary.manifest or {}, scorer)
     rows = pair_continuations(a.scores, b.scores, scorer, threshold, head)
     selected = [row for row in rows if subset in (None, row.subset)]

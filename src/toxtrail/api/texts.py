@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from toxtrail.errors import ConfigError, DataError, did_you_mean
+from toxtrail.errors import ConfigError, DataError, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,8 +148,7 @@ def compare_files(
     config = load_config(params or preset_path(PRESET))
     name = scorer or config.scoring.primary
     if name not in config.scoring.scorers:
-        hint = did_you_mean(name, config.scoring.scorers)
-        raise ConfigError(f'--scorer: unknown scorer "{name}".{hint}')
+        raise unknown_name("--scorer", name, config.scoring.scorers)
     if language is not None and language_group(language) is None:
         raise ConfigError(
             f'--language: "{language}" is not a language that can be identified; give a BCP 47 tag '

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.cli._output import (
     OutputFormat,
+    echo_note,
     print_csv,
     print_json,
     print_table,
     print_tables,
 )
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, did_you_mean
+from toxtrail.errors import unknown_name
 
 if TYPE_CHECKING:
     from toxtrail.analysis.best_test import BestRow
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from toxtrail.reporting.table import Table
 
 SECTIONS = (
-    "rates", "samples", "behaviour", "corrected", "scorers", "agreement", "differences", "notes"
+    "rates", "samples", "behaviour", "corrected", "scorers", "agreement", "differences"
 )  # fmt: skip
 """Values of --tables: `reporting.comparison_tables.SECTIONS`, here for a fast start."""
 EVERY = "every"
@@ -68,7 +69,7 @@ class ComparisonOptions(NamedTuple):
         if scorer == EVERY:
             return names
         if scorer not in names:
-            raise ConfigError(f'--scorer: unknown scorer "{scorer}".{did_you_mean(scorer, names)}')
+            raise unknown_name("--scorer", scorer, [*names, EVERY])
         return [scorer]
 
     def views(self, summary: ComparisonSummary) -> list[ComparisonView]:
@@ -77,15 +78,15 @@ class ComparisonOptions(NamedTuple):
         Raises:
             ConfigError: no such scorer or subset.
         """
-        from toxtrail.reporting.comparison_view import ComparisonView, subsets_of
+        from toxtrail.reporting.comparison_view import ComparisonView, known_subsets
 
-        subsets = subsets_of(summary)
+        subsets = known_subsets(summary)
         if self.subset not in (None, EVERY, *subsets):
-            raise ConfigError(
-                f'--subset: unknown subset "{self.subset}".'
-                f"{did_you_mean(str(self.subset), subsets)}"
-            )
-        return [ComparisonView(summary, name, self.subset) for name in self.scorers(summary)]
+            raise unknown_name("--subset", str(self.subset), [*subsets, EVERY])
+        is_only = self.scorer not in (None, EVERY)
+        return [
+            ComparisonView(summary, name, self.subset, is_only) for name in self.scorers(summary)
+        ]
 
     def pairs(self, summary: ComparisonSummary) -> list[PairRow]:
         """Return the selected pairs, as stored.
@@ -95,10 +96,12 @@ class ComparisonOptions(NamedTuple):
         """
         scorers = {view.scorer for view in self.views(summary)}
         return [
-            row
-            for row in summary.pairs
-            if row.scorer in scorers and self.subset in (None, EVERY, row.subset)
+            row for row in summary.pairs if row.scorer in scorers and self.has_subset(row.subset)
         ]
+
+    def has_subset(self, name: str) -> bool:
+        """Return whether a subset is selected."""
+        return self.subset in (None, EVERY, name)
 
 
 def _to_json(item: LoadedComparison, selection: ComparisonOptions) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def _to_json(item: LoadedComparison, selection: ComparisonOptions) -> dict[str, 
         if not isinstance(row, Mapping):
             return True
         return row.get("scorer", scorers[0]) in scorers and (
-            selection.subset in (None, EVERY, row.get("subset", selection.subset))
+            "subset" not in row or selection.has_subset(row["subset"])
         )
 
     values = {**item.origin, **to_json(summary), "pairs": _pair_columns(item)}
@@ -173,67 +176,88 @@ def _print_comparison(
     selection: ComparisonOptions,
     form: OutputFormat,
     sections: Sequence[str] | None,
+    explain: bool,
 ) -> None:
     """Print the tables and notes of a comparison, scorer by scorer."""
-    from toxtrail.reporting.notes import cluster_warning, mismatch_note, origin_warning
+    from toxtrail.reporting.notes import (
+        cluster_warning,
+        mismatch_note,
+        origin_warning,
+        unscored_warning,
+    )
 
+    is_text = form == "text"
     if warning := mismatch_note(item.summary):
-        echo(warning, fg="red", bold=True, err=form != "text")
+        echo_note(warning, fg="red", bold=True, err=not is_text)
     if warning := origin_warning(item.summary):
-        echo(warning, fg="yellow", err=form != "text")
+        echo_note(warning, fg="yellow", err=not is_text)
     for view in selection.views(item.summary):
         if warning := cluster_warning(view):
-            echo(warning, fg="yellow", bold=True, err=form != "text")
-        if form == "text" and sections is None:
-            _print_brief(view, item.source)
+            echo_note(warning, fg="yellow", bold=True, err=not is_text)
+        if (warning := unscored_warning(view)) and is_text:
+            echo_note(warning, fg="yellow")
+        if is_text:
+            _print_text(view, item.source, sections, explain)
         else:
-            _print_sections(view, item.source, form, SECTIONS if sections is None else sections)
+            _print_markup(view, item.source, form, SECTIONS if sections is None else sections)
 
 
-def _print_sections(
+def _print_markup(
     view: ComparisonView, source: str, form: OutputFormat, sections: Sequence[str]
 ) -> None:
-    """Print tables, then notes; the most important last, where a terminal stops."""
+    """Print tables with all notes, as Markdown or LaTeX."""
     from toxtrail.reporting.comparison_tables import (
-        CONSTANT_COLUMNS,
         comparison_notes,
         headlines,
         paper_tables,
         section_tables,
     )
-    from toxtrail.reporting.table import move_constants_to_title
 
     tables = paper_tables(view) if form == "latex" else section_tables(view, sections)
-    with_notes = "notes" in sections
-    notes = [*(comparison_notes(view, tables) if with_notes else ()), f"Read from {source}."]
-    if form == "text":
-        tables = [move_constants_to_title(table, CONSTANT_COLUMNS) for table in tables]
-    print_tables(form, tables, notes, headlines(view) if with_notes else ())
+    notes = [*comparison_notes(view, tables), f"Read from {source}."]
+    print_tables(form, tables, notes, headlines(view))
 
 
-def _print_brief(view: ComparisonView, source: str) -> None:
-    """Print the differences alone, or the rates of a single variant, with at most three notes."""
-    from toxtrail.reporting.comparison_tables import CONSTANT_COLUMNS, brief_notes, brief_table
-    from toxtrail.reporting.notes import unscored_warning
+def _print_text(
+    view: ComparisonView, source: str, sections: Sequence[str] | None, explain: bool
+) -> None:
+    """Print tables, and at most three short notes; the most important last, where a terminal stops.
+
+    Args:
+        sections: None prints the differences alone, or the rates of a single variant.
+        explain: also print all notes, and the meaning of the columns.
+    """
+    from toxtrail.reporting.column_meanings import explained_columns
+    from toxtrail.reporting.comparison_tables import (
+        CONSTANT_COLUMNS,
+        brief_notes,
+        brief_table,
+        comparison_notes,
+        headlines,
+        section_tables,
+    )
     from toxtrail.reporting.table import move_constants_to_title
 
-    if warning := unscored_warning(view):
-        echo(warning, fg="yellow")
-    table = move_constants_to_title(brief_table(view), CONSTANT_COLUMNS)
-    pointer = (
-        f"Read from {source}. --all-tables prints {', '.join(SECTIONS)}; --tables some of them."
-    )
-    print_tables("text", [table], [*brief_notes(view), pointer])
+    tables = [brief_table(view)] if sections is None else section_tables(view, sections)
+    short = [move_constants_to_title(table, CONSTANT_COLUMNS) for table in tables]
+    if not explain:
+        print_tables("text", short, brief_notes(view, source))
+        return
+    notes = [*comparison_notes(view, tables), *headlines(view), f"Read from {source}."]
+    print_tables("text", [*short, explained_columns(tables)], notes)
 
 
 def _print_optional_tables(
     item: LoadedComparison, selection: ComparisonOptions, hdi: bool, form: OutputFormat
 ) -> None:
     """Print the tables that --half-width, --hdi, --best and --published add."""
+    from toxtrail.reporting.comparison_view import subsets_of
     from toxtrail.reporting.optional_tables import best_table, half_width_table, hdi_table
     from toxtrail.reporting.published_tables import published_tables
 
     summary, pairs = item.summary, selection.pairs(item.summary)
+    if selection.subset in (None, EVERY):
+        pairs = [row for row in pairs if row.subset in subsets_of(summary)]
     if item.half_width is not None:
         selected = {id(row) for row in pairs}
         rows = [row for row in item.half_widths if id(row.pair) in selected]
@@ -265,12 +289,14 @@ def print_comparisons(
     form: OutputFormat,
     sections: Sequence[str] | None,
     hdi: bool,
+    explain: bool = False,
 ) -> None:
     """Print comparisons, and what was added to them.
 
     Args:
         sections: None prints the differences alone.
         hdi: also print highest-density intervals.
+        explain: also print all notes, and the meaning of the columns.
 
     Raises:
         ConfigError: no such scorer or subset.
@@ -281,6 +307,8 @@ def print_comparisons(
     if form == "csv":
         print_csv([row for item in comparisons for row in _csv_rows(item, selection)])
         return
-    for item in comparisons:
-        _print_comparison(item, selection, form, sections)
+    for number, item in enumerate(comparisons):
+        if number and form == "text":
+            echo()
+        _print_comparison(item, selection, form, sections, explain)
         _print_optional_tables(item, selection, hdi, form)

@@ -145,6 +145,8 @@ def echo_note(text: str, *, bold: bool = False, fg: str | None = None, err: bool
 
 def _width_note(left_out: Sequence[str]) -> list[str]:
     """Return which columns have no room, and where they are; empty if all have."""
+    from toxtrail.reporting.text import short_line
+
     if not left_out:
         return []
     context = click.get_current_context(silent=True)
@@ -152,7 +154,13 @@ def _width_note(left_out: Sequence[str]) -> list[str]:
     forms = [f"--{form}" for form in ("csv", "json") if f"as_{form}" in options]
     places = " or ".join([*forms[:1], "a wider terminal"])
     names = ", ".join(dict.fromkeys(left_out))
-    return [f"Not shown at {terminal_width()} columns: {names}. Use {places}."]
+    return [
+        short_line(
+            f"Not shown at {terminal_width()} columns: {names}. Use {places}.",
+            f"Not shown at {terminal_width()} columns: {names} (see {places}).",
+            f"Not shown: {names}. Use {places}.",
+        )
+    ]
 
 
 def _colour(cell: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -81,7 +81,8 @@ PUBLISHED_PRIOR = 0.5
     metavar="NAMES",
     help=f"Print these tables, separated by commas: {', '.join(SECTIONS)}.",
 )
-@click.option("--all-tables", is_flag=True, help="Print all tables and all notes.")
+@click.option("--all-tables", is_flag=True, help="Print all tables.")
+@click.option("--explain", is_flag=True, help="Also print all notes, and what the columns mean.")
 @project_options
 @format_options("json", "csv", "md", "latex")
 @click.pass_obj
@@ -100,6 +101,7 @@ def compare(
     published: Path | None,
     tables: str | None,
     all_tables: bool,
+    explain: bool,
     form: OutputFormat | None,
 ) -> None:
     """Compare variants: the rate of each, and differences paired by prompt, the largest increase
@@ -114,13 +116,15 @@ def compare(
     It is safe to stop adding prompts once an interval is narrow enough (--half-width); to stop once
     it excludes 0 inflates false positives.
 
-    Prints the differences; --tables and --all-tables print the other tables.
+    Prints the differences and at most three notes. --tables and --all-tables print the other
+    tables, --explain all notes and the meaning of the columns.
 
     \b
     Examples:
       toxtrail compare
       toxtrail compare --tables rates,behaviour
       toxtrail compare --all-tables
+      toxtrail compare --explain                     all notes, and what the columns mean
       toxtrail compare --subset threat               one subset
       toxtrail compare smollm2-135m --scorer every
       toxtrail compare 4fb4c821 1e94f589             two MLflow runs
@@ -147,7 +151,7 @@ def compare(
         comparisons = [_with_best(experiment, item, selection) for item in comparisons]
     if published:
         comparisons = _with_published(published, comparisons, selection)
-    print_comparisons(comparisons, selection, form or "text", sections, hdi)
+    print_comparisons(comparisons, selection, form or "text", sections, hdi, explain)
 
 
 def sections_to_print(
@@ -321,6 +325,14 @@ def _with_best(
     return item._replace(best=rows)
 
 
+def _selected_subsets(compared: Mapping[str, Any], selection: ComparisonOptions) -> dict[str, Any]:
+    rows = {
+        name: [row for row in compared[name] if selection.has_subset(row["subset"])]
+        for name in ("rates", "pairs")
+    }
+    return {**compared, **rows}
+
+
 def _with_published(
     path: Path, comparisons: Sequence[LoadedComparison], selection: ComparisonOptions
 ) -> list[LoadedComparison]:
@@ -336,7 +348,10 @@ def _with_published(
     results = [
         item._replace(
             published=[
-                compare_with_run(loaded, to_json(item.summary), name, PUBLISHED_PRIOR)
+                _selected_subsets(
+                    compare_with_run(loaded, to_json(item.summary), name, PUBLISHED_PRIOR),
+                    selection,
+                )
                 for name in selection.scorers(item.summary)
             ]
         )

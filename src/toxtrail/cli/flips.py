@@ -179,7 +179,9 @@ def _show(
     a, b = selection.a.label, selection.b.label
     title = f"{b} against {a}: scored continuations"
     title += f" ({selection.scorer}, toxic at {selection.threshold:g} and above)"
-    counts = [(name, *subset_counts) for name, subset_counts in selection.subsets.items()]
+    total, *parts = selection.subsets.items()
+    shown = [total, *parts] if len(parts) > 1 else [total]
+    counts = [(name, *subset_counts) for name, subset_counts in shown]
     tables = [Table(title, COUNT_COLUMNS, counts)]
     categories = _by_category(selection.flips)
     if categories:

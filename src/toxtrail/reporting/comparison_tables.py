@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from toxtrail.analysis.response_flags.registry import FILTERED, RESPONSE_FLAGS, UNFINISHED
 from toxtrail.records.results import (
@@ -36,9 +37,12 @@ from toxtrail.reporting.text import (
     percentage_points,
     points_interval,
     probability,
+    short_line,
     toxic_for_one,
     verdict_of,
 )
+
+GuardRow = TypeVar("GuardRow", RefusalRow, RefusalPairRow)
 
 CONSTANT_COLUMNS = {
     "against", "guard", "subset", "pooled", "prompts", "k", "not scored", "partly scored",
@@ -176,13 +180,20 @@ def behaviour_differences(view: ComparisonView) -> Table:
 def refusals(view: ComparisonView) -> Table:
     """Return the refusals by each guard with a question about them, beside those by phrases."""
     title = "Refusals by a guard and by phrases, on the texts that the guard answered"
-    return build_table(title, REFUSAL_FIELDS, view.select(view.summary.refusals))
+    return build_table(title, REFUSAL_FIELDS, view.select(_of_scorer(view, view.summary.refusals)))
 
 
 def refusal_differences(view: ComparisonView) -> Table:
     """Return how the refusals differ between the two variants of a pair."""
     title = "Differences in refusals (percentage points; *: the interval excludes 0)"
-    return build_table(title, REFUSAL_PAIR_FIELDS, view.select(view.summary.refusal_pairs))
+    return build_table(
+        title, REFUSAL_PAIR_FIELDS, view.select(_of_scorer(view, view.summary.refusal_pairs))
+    )
+
+
+def _of_scorer(view: ComparisonView, rows: Sequence[GuardRow]) -> list[GuardRow]:
+    """Return the rows of all guards, or of the only one that is selected."""
+    return [row for row in rows if not view.is_only_scorer or row.scorer == view.scorer]
 
 
 def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequence[Field[Row]]:
@@ -216,7 +227,7 @@ def _flag_field(flag: str) -> Field[BehaviourRow]:
     )
 
 
-LENGTH, UNIT = "length", "unit"
+LENGTH, UNIT, QUANTILES = "length", "unit", " (10-90 %)"
 
 
 def _length_quantiles(row: BehaviourRow) -> str:
@@ -230,7 +241,7 @@ BEHAVIOUR_FIELDS: Sequence[Field[BehaviourRow]] = (
     Field("subset", lambda row: row.subset),
     Field("texts", lambda row: row.n_continuations, "right", 3),
     *(_flag_field(flag) for flag in RESPONSE_FLAGS),
-    Field(f"{LENGTH} (10-90 %)", _length_quantiles, "right"),
+    Field(f"{LENGTH}{QUANTILES}", _length_quantiles, "right"),
     Field(UNIT, lambda row: row.length_unit),
     Field("at token limit", lambda row: percent(row.at_limit_rate), "right", 4),
 )
@@ -372,10 +383,11 @@ CORRECTED_FIELDS: Sequence[Field[PairRow]] = (
 def by_scorer(view: ComparisonView) -> Table:
     """Return each difference by every scorer, the primary one first; none with one scorer."""
     names = sorted(scorers_of(view.summary), key=lambda name: name != view.summary.primary)
+    shown = [view.scorer] if view.is_only_scorer else names
     results = {(row.a, row.b, row.subset, row.scorer): row for row in view.summary.pairs}
     fields = [
         *PAIR_NAME_FIELDS,
-        *(_scorer_field(name, results, priority) for priority, name in enumerate(names)),
+        *(_scorer_field(name, results, priority) for priority, name in enumerate(shown)),
         Field[PairRow]("scorers", lambda row: row.agreement),
     ]
     rows = view.select(view.scorer_pairs) if len(names) > 1 else []
@@ -457,12 +469,15 @@ MAJORITY_FIELDS: Sequence[Field[AgreementPairRow]] = (
 def differences(view: ComparisonView) -> Table:
     """Return the paired differences."""
     title = "Differences, paired by prompt (percentage points), the largest increase first"
-    table = build_table(title, PAIR_FIELDS, view.select(view.pairs))
+    rows = view.select(view.pairs)
+    table = build_table(title, PAIR_FIELDS, rows)
+    if all(row.k == 1 for row in rows):
+        table = table.without(["k"])
     if not view.is_shortened(view.pairs):
         return table
     note = (
-        f"Shortened: --subset NAME ({', '.join(subsets_of(view.summary))}) or --subset {EVERY} "
-        "prints the other differences."
+        f"Only {ALL} is shown: --subset {EVERY} prints every subset "
+        f"({', '.join(subsets_of(view.summary)[1:])})."
     )
     return table._replace(note=note)
 
@@ -533,7 +548,7 @@ NOTES: Sequence[Callable[[ComparisonView], Sequence[str]]] = (
     notes.seed_notes,
     notes.dose_notes,
 )
-SECTIONS = (*TABLES, "notes")
+SECTIONS = tuple(TABLES)
 
 
 def section_tables(view: ComparisonView, sections: Collection[str] = SECTIONS) -> list[Table]:
@@ -577,18 +592,26 @@ def brief_table(view: ComparisonView) -> Table:
     """Return the differences alone, or the rates of a single variant."""
     if not view.select(view.pairs):
         return rates(view)
-    title = f"{view.summary.family}: differences, percentage points"
+    title = f"{view.summary.family}: differences in percentage points"
     return differences(view)._replace(title=title)
 
 
-def brief_notes(view: ComparisonView) -> list[str]:
-    """Return the headline of the selection, and how many differences are called."""
-    if not view.select(view.pairs):
-        return []
+def brief_notes(view: ComparisonView, source: str) -> list[str]:
+    """Return at most three lines: the headline of the selection; what the majority of the scorers
+    changes, else how many differences are called; and where the other notes are.
+
+    Args:
+        source: where the comparison was read.
+    """
     subset = ALL if view.subset in (None, EVERY) else str(view.subset)
-    texts = (
-        brief_headline(view, subset),
-        notes.brief_chance_note(view),
-        *notes.majority_verdicts(view, subset),
+    chance, majority = notes.brief_chance_note(view), notes.brief_majority_note(view, subset)
+    results = [brief_headline(view, subset), majority or chance]
+    shortened = f"Only {ALL} is shown: --subset {EVERY}. "
+    pointer = short_line(
+        f"From {source}. More: --explain, --all-tables.",
+        f"From {source}. More: --explain.",
+        f"From {source}.",
     )
-    return [sentence for sentence in texts if sentence]
+    if view.is_shortened(view.pairs):
+        pointer = short_line(shortened + pointer, f"{shortened}More: --explain, --all-tables.")
+    return [*(line for line in results if line and view.select(view.pairs)), pointer]

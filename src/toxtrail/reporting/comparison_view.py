@@ -32,6 +32,8 @@ class ComparisonView:
     scorer: str
     subset: str | None = EVERY
     """One by name; `every`; or None: every one, but of tables with many rows only `all`."""
+    is_only_scorer: bool = False
+    """Whether tables of several scorers have this one alone."""
 
     @property
     def rates(self) -> list[RateRow]:
@@ -58,13 +60,21 @@ class ComparisonView:
     def select(self, rows: Iterable[Row]) -> list[Row]:
         """Return the rows of the selected subsets."""
         rows = list(rows)
-        selected = ALL if self.is_shortened(rows) else self.subset
-        return [row for row in rows if selected in (None, EVERY, row.subset)]
+        shown = subsets_of(self.summary) if self.subset in (None, EVERY) else [self.subset]
+        selected = [ALL] if self.is_shortened(rows) else shown
+        return [row for row in rows if row.subset in selected]
 
 
 def subsets_of(summary: ComparisonSummary) -> list[str]:
-    """Return `all`, then the subsets by name."""
-    return sorted({row.subset for row in summary.rates}, key=lambda name: (name != ALL, name))
+    """Return the subsets that tables show: `all`, then those by name; `all` alone if there is only
+    one subset, whose rows are the same."""
+    total, *names = known_subsets(summary)
+    return [total, *names] if len(names) > 1 else [total]
+
+
+def known_subsets(summary: ComparisonSummary) -> list[str]:
+    """Return `all`, then every subset by name."""
+    return [ALL, *sorted({row.subset for row in summary.rates} - {ALL})]
 
 
 def scorers_of(summary: ComparisonSummary) -> list[str]:

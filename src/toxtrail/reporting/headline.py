@@ -13,6 +13,7 @@ from toxtrail.reporting.text import (
     percent,
     percentage_points,
     points_interval,
+    short_line,
 )
 
 
@@ -22,8 +23,28 @@ def subset_headline(view: ComparisonView, subset: str = ALL) -> str:
 
 
 def brief_headline(view: ComparisonView, subset: str = ALL) -> str:
-    """Return the headline without rates, intervals and numbers of prompts."""
-    return f"{subset}: {_worst_variant(view, subset, brief=True)}"
+    """Return the headline in one line, without rates, intervals and numbers of prompts."""
+    estimated = [row for row in view.pairs if row.subset == subset and row.diff is not None]
+    if not estimated:
+        return "No two variants share a scored prompt: no comparison is possible."
+    called = [row for row in estimated if is_credible(row, "higher")]
+    if called:
+        row, others = called[0], _others(len(called) - 1)
+        least = f"at least {percentage_points(row.simultaneous_lo)} points"
+        return short_line(
+            f"{subset}: Worst is {pair_name(row)}, {least}: credible{others}.",
+            f"{subset}: Worst is {row.b}, {least}: credible{others}.",
+            f"{subset}: Worst is {row.b}, {least}: credible.",
+            f"Worst is {row.b}: credible{others}.",
+        )
+    row, none = estimated[0], f"{subset}: No variant is credibly more toxic"
+    lower = sum(is_credible(row, "lower") for row in estimated)
+    fewer = f", {lower} of {len(estimated)} credibly less" if lower else ""
+    return short_line(
+        f"{none}{fewer}. Highest is {pair_name(row)}: {_confirmed_verdict(row)}.",
+        f"{none}{fewer}. Highest is {row.b}: {_confirmed_verdict(row)}.",
+        f"{none}{fewer}.",
+    )
 
 
 def family_headline(view: ComparisonView) -> str:
@@ -47,9 +68,9 @@ def family_headline(view: ComparisonView) -> str:
     return " ".join(sentences)
 
 
-def _worst_variant(view: ComparisonView, subset: str, brief: bool = False) -> str:
+def _worst_variant(view: ComparisonView, subset: str) -> str:
     def numbers(row: PairRow) -> str:
-        return "" if brief else _numbers(row, len(estimated))
+        return _numbers(row, len(estimated))
 
     estimated = [row for row in view.pairs if row.subset == subset and row.diff is not None]
     if not estimated:
@@ -67,7 +88,7 @@ def _worst_variant(view: ComparisonView, subset: str, brief: bool = False) -> st
     alone = ""
     if first.verdict in ("higher", "lower") and not is_credible(first, first.verdict):
         alone = f' (its uncorrected {first.level:.0%} interval gives "{first.verdict}")'
-    verdict = marked_verdict(first) if is_credible(first, "lower") else "not decisive"
+    verdict = _confirmed_verdict(first)
     return (
         f"No variant is credibly more toxic than the variant it is compared with{fewer}. "
         f"Highest is {pair_name(first)}{numbers(first)}: {verdict}{alone}."
@@ -82,6 +103,10 @@ def is_credible(row: PairRow, direction: str) -> bool:
     pooled = row.pooled_diff
     agrees = pooled is None or (row.credible_pooled and pooled * sign > 0)
     return bool(end is not None and end * sign > 0 and agrees)
+
+
+def _confirmed_verdict(row: PairRow) -> str:
+    return marked_verdict(row) if is_credible(row, "lower") else "not decisive"
 
 
 def _numbers(row: PairRow, n_differences: int) -> str:

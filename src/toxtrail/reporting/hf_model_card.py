@@ -13,7 +13,7 @@ from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json
 from toxtrail.provenance.identity_caveats import origin_caveat
 from toxtrail.records.results import ComparisonSummary, RateRow
 from toxtrail.reporting.comparison_tables import comparison_notes, section_tables, verdicts
-from toxtrail.reporting.comparison_view import ALL, ComparisonView, subsets_of
+from toxtrail.reporting.comparison_view import ALL, ComparisonView, known_subsets
 from toxtrail.reporting.notes import method_line, warnings
 from toxtrail.reporting.scorer_limitations import flag_limitations, scorer_limitations
 from toxtrail.reporting.table import as_markdown, move_constants_to_title
@@ -123,7 +123,7 @@ def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity) ->
     if card.texts is not None:
         return (
             f"Measured with toxtrail {__version__}: {overall.n_prompts} prompts of "
-            f"{len(subsets_of(view.summary)) - 1} subsets, {overall.k} text(s) each; "
+            f"{len(known_subsets(view.summary)) - 1} subsets, {overall.k} text(s) each; "
             f"{TEXTS_ORIGIN}; every text scored by {method_line(view)}."
         )
     greedy = fields.get("temperature") in ("0", "0.0")
@@ -134,7 +134,7 @@ def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity) ->
         template += f" with {', '.join(given)}"
     return (
         f"Measured with toxtrail {__version__}: {overall.n_prompts} prompts "
-        f"of {len(subsets_of(view.summary)) - 1} subsets, continued {overall.k} time(s) each, "
+        f"of {len(known_subsets(view.summary)) - 1} subsets, continued {overall.k} time(s) each, "
         f"{decoding}, at most {fields.get('max_new_tokens', '?')} tokens, template {template}, "
         f"{_precision(fields)}; every continuation scored by "
         f"{method_line(view)}."

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from toxtrail.analysis.text_origins import unverified_origins
 from toxtrail.provenance.comparability import mismatch_warning
 from toxtrail.records.columns import to_json
-from toxtrail.records.results import ComparisonSummary, PairRow, RateRow
+from toxtrail.records.results import AgreementPairRow, ComparisonSummary, PairRow, RateRow
 from toxtrail.reporting.annotator_tables import annotation_sentence
 from toxtrail.reporting.comparison_view import ALL, EVERY, ComparisonView
 from toxtrail.reporting.text import (
@@ -18,6 +18,7 @@ from toxtrail.reporting.text import (
     plural,
     points_interval,
     probability,
+    short_line,
 )
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
 
@@ -64,8 +65,8 @@ def _chance(view: ComparisonView) -> tuple[str, list[PairRow]]:
     chance = expected_by_chance(estimated[0].level, len(estimated))
     sentence = (
         f"{len(called)} of {len(estimated)} {plural(len(estimated), 'difference')} "
-        f"{'is' if len(called) == 1 else 'are'} called higher or lower; "
-        f"if no variant differed, about {chance:.2g} would be."
+        f"{'is' if len(called) == 1 else 'are'} higher or lower; "
+        f"about {chance:.2g} would be by chance."
     )
     return sentence, called
 
@@ -330,19 +331,48 @@ def majority_notes(view: ComparisonView) -> list[str]:
 def majority_verdicts(view: ComparisonView, subset: str) -> list[str]:
     """Return the differences of a subset whose verdict by the majority of the scorers is not that
     of the scorer."""
-    verdicts = {(row.a, row.b): row.verdict for row in view.pairs if row.subset == subset}
+    verdicts = _verdicts(view, subset)
     sentences = [
         f"{subset}: by the majority of the scorers, {row.b} against {row.a} is "
         f"{row.majority_verdict} ({percentage_points(row.majority_diff)} points "
         f"{points_interval(row.majority_diff_lo, row.majority_diff_hi)}); by {view.scorer}, it is "
         f"{verdicts[row.a, row.b]}."
-        for row in view.summary.agreement_pairs
-        if row.subset == subset
-        and verdicts.get((row.a, row.b), row.majority_verdict) != row.majority_verdict
+        for row in _other_majority(view, subset)
     ]
     if (more := len(sentences) - MAX_NOTES) <= 0:
         return sentences
     return [*sentences[:MAX_NOTES], f"{subset}: so are {more} more verdicts: --tables agreement."]
+
+
+def brief_majority_note(view: ComparisonView, subset: str) -> str:
+    """Return in one line what verdicts the majority of the scorers changes; empty if none."""
+    rows = _other_majority(view, subset)
+    if not rows:
+        return ""
+    others = f"By the majority of the scorers, {len(rows)} verdicts differ: --tables agreement."
+    if len(rows) > 1:
+        return others
+    (row,) = rows
+    return short_line(
+        f"By the majority of the scorers, {row.b} against {row.a} is {row.majority_verdict}.",
+        f"By the majority of the scorers, {row.b} is {row.majority_verdict}.",
+        "By the majority of the scorers, 1 verdict differs: --tables agreement.",
+    )
+
+
+def _other_majority(view: ComparisonView, subset: str) -> list[AgreementPairRow]:
+    """Return the differences whose verdict by the majority is not that of the scorer."""
+    verdicts = _verdicts(view, subset)
+    return [
+        row
+        for row in view.summary.agreement_pairs
+        if row.subset == subset
+        and verdicts.get((row.a, row.b), row.majority_verdict) != row.majority_verdict
+    ]
+
+
+def _verdicts(view: ComparisonView, subset: str) -> dict[tuple[str, str], str]:
+    return {(row.a, row.b): row.verdict for row in view.pairs if row.subset == subset}
 
 
 def seed_notes(view: ComparisonView) -> list[str]:

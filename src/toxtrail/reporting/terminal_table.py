@@ -16,8 +16,8 @@ from rich.cells import cell_len
 
 from toxtrail.reporting.table import Column, Table
 
-INDENT, GAP = 2, 2
-"""Columns of the terminal before a table, and between two of its columns."""
+GAP = 2
+"""Columns of the terminal between two columns of a table."""
 FOLDED = 24
 """Minimum width of a folded column while others can be left out."""
 BREAK = re.compile(r"(?<= )(?![ %])(?![^\[\]]*\])")
@@ -140,7 +140,7 @@ class _Cells:
 
 
 def _fits(widths: Sequence[int], room: int) -> bool:
-    return INDENT + sum(widths) + GAP * (len(widths) - 1) <= room
+    return sum(widths) + GAP * (len(widths) - 1) <= room
 
 
 def _widened(least: Sequence[int], natural: Sequence[int], room: int) -> list[int]:
@@ -170,7 +170,7 @@ def _grid(cells: _Cells, widths: Sequence[int], styles: Styles) -> list[str]:
     low = [[""] * (height - len(head)) + head for head in heads]
     rule = cells.show("─" * (sum(widths) + GAP * (len(widths) - 1)))
     lines = _side_by_side(cells.columns, low, widths, [styles.heading] * len(heads))
-    lines.append(" " * INDENT + rule)
+    lines.append(rule)
     for row in cells.rows:
         folded = [
             wrap(text, width, _breaks(column))
@@ -205,22 +205,20 @@ def _side_by_side(
             before, after = (space, "") if column.align == "right" else ("", space)
             line += gap + before + text + after
             gap = " " * GAP
-        lines.append((" " * INDENT + line).rstrip())
+        lines.append(line.rstrip())
     return lines
 
 
 def _stacked(cells: _Cells, width: int, styles: Styles) -> list[str]:
     """Return a block of lines for each row, one line or more for each cell."""
     name_width = max(map(cell_len, cells.headings), default=0)
-    room = max(width - INDENT - name_width - GAP, 1)
+    room = max(width - name_width - GAP, 1)
     lines: list[str] = []
     for row in cells.rows:
         lines += [""] if lines else []
         for heading, text in zip(cells.headings, row, strict=True):
             first, *others = wrap(text, room)
             space = " " * (name_width - cell_len(heading) + GAP)
-            lines.append(" " * INDENT + styles.heading(heading) + space + styles.cell(first, text))
-            lines += [
-                " " * (INDENT + name_width + GAP) + styles.cell(line, text) for line in others
-            ]
+            lines.append(styles.heading(heading) + space + styles.cell(first, text))
+            lines += [" " * (name_width + GAP) + styles.cell(line, text) for line in others]
     return [line.rstrip() for line in lines]

@@ -8,6 +8,17 @@ from toxtrail.records.results import PairRow
 
 MISSING_CELL = "-"
 """Displayed for a missing value, instead of a 0."""
+LINE_CHARS = 80
+"""Maximum characters of a line below a table."""
+
+
+def short_line(*forms: str) -> str:
+    """Return the first form that fits a line, else the last.
+
+    Args:
+        forms: of one sentence, the longest first.
+    """
+    return next((form for form in forms if len(form) <= LINE_CHARS), forms[-1])
 
 
 def percent(value: float | None) -> str:
