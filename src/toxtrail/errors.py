@@ -170,9 +170,9 @@ def problem_of(error: BaseException) -> str | None:
     return None
 
 
-def unknown_name(option: str, name: str, known: Iterable[str]) -> ConfigError:
+def unknown_name(option: str, name: str, names: Iterable[str]) -> ConfigError:
     """Return the error for a value of an option that is none of the known names."""
-    return ConfigError(f'{option}: unknown name "{name}". Known: {", ".join(known)}.')
+    return ConfigError(f'{option}: unknown name "{name}". Known: {", ".join(names)}.')
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

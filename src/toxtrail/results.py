@@ -314,7 +314,10 @@ def load_comparison(
     if family_runs:
         run = require_sealed(family_runs[0])
         summary = read_run_comparison(experiment, run)
-        return summary, _run_label(experiment, run), project_of(run.tags)
+        label, run_project = _run_label(experiment, run), project_of(run.tags)
+        if run_project == experiment.project and experiment.reads_own_results:
+            _warn_if_outdated(experiment, summary.manifest, label)
+        return summary, label, run_project
     families = {run.tags.get(FAMILY_TAG, "") for run in runs}
     if experiment.reads_own_results:
         families |= set(experiment.config.families)

@@ -61,7 +61,7 @@ def test_the_differences_are_printed_with_three_short_notes(summary, capsys, mon
     assert max(map(len, text.splitlines())) <= 80
     assert "+25.0" in table
     assert notes[3].startswith("Not shown")
-    assert "tuned against base" in notes[0]
+    assert "tuned" in notes[0]
     assert "Response behaviour" not in text
 
 
@@ -159,7 +159,10 @@ def as_json(item, selection, capsys):
 
 def test_scorer_and_subset_choose_rows_of_every_table(two_scorers, capsys):
     item = LoadedComparison(two_scorers, "x")
-    assert as_json(item, ComparisonOptions(None, None), capsys) == to_json(two_scorers)
+    assert as_json(item, ComparisonOptions(None, None), capsys) == {
+        **to_json(two_scorers),
+        "unfinished": [],
+    }
     part = as_json(item, ComparisonOptions("second", "b"), capsys)
     for name in ("rates", "pairs"):
         assert {(row["scorer"], row["subset"]) for row in part[name]} == {("second", "b")}

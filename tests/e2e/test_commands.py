@@ -102,7 +102,7 @@ def test_wrong_parameters_stop_everything_with_one_message(lab):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["compare"], 1, "Run `dvc repro` to make it"),
+        (["compare"], 1, "toxtrail run tiny"),
         (["audit", "nothing"], 1, '"nothing" is not a variant'),
         (["run", "tunde"], 1, 'Did you mean "tuned"?'),
         (["stage", "generate", "bse"], 1, 'Did you mean "base"?'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -182,3 +183,51 @@ def test_dvc_shows_the_numbers_of_a_comparison(finished):
     )
     (overall,) = [r for r in finished.json("compare")[0]["pairs"] if r["subset"] == "all"]
     assert f'"difference_pp": {round(100 * overall["diff"], 3)}' in done.stdout
+
+
+def test_finished_variants_are_compared_and_the_others_named(breakable):
+    lab = breakable
+    (whole,) = lab.json("compare")
+    assert whole["unfinished"] == []
+    params = lab.params
+    lab.edit(
+        finetunes={"later": params["finetunes"]["tuned"]},
+        variants={"later": {**params["variants"]["tuned"]}},
+        families={"tiny": {"reference": "base", "variants": ["base", "tuned", "later"]}},
+    )
+    (part,) = lab.json("compare")
+    later = {"variant": "later", "state": "not finished", "reason": "no generations yet"}
+    assert part["unfinished"] == [later]
+    numbers = ("a", "b", "scorer", "subset", "diff", "diff_lo", "diff_hi", "verdict")
+    assert [[row[name] for name in numbers] for row in part["pairs"]] == [
+        [row[name] for name in numbers] for row in whole["pairs"]
+    ]
+    said = lab.toxtrail("compare", "tiny").stdout
+    assert "later (no generations yet)" in said
+    assert "toxtrail run tiny" in said
+    warned = lab.toxtrail("compare", "--csv").stderr
+    assert "later (no generations yet)" in warned
+    for folder in ("comparisons", "pooled"):
+        shutil.rmtree(lab.root / "results" / folder, ignore_errors=True)
+    (lab.root / "data/scores/tiny/tuned.parquet").unlink()
+    (alone,) = lab.json("compare")
+    assert {row["variant"] for row in alone["rates"]} == {"base"}
+    assert [row["reason"] for row in alone["unfinished"]] == ["no scores yet", "no generations yet"]
+    shutil.rmtree(lab.root / "results/posteriors")
+    store = lab.root / "mlruns"
+    store.rename(lab.root / "elsewhere")
+    failed = lab.toxtrail("compare", code=1)
+    assert failed.stdout == ""
+    for word in ("no rates yet", "tuned (no scores yet)", "toxtrail run tiny"):
+        assert word in failed.stderr
+
+
+def test_outdated_numbers_are_never_printed_without_a_word(breakable):
+    lab = breakable
+    lab.edit(posterior={"threshold": {"judge": 0.4}})
+    shown = lab.toxtrail("compare")
+    assert "Older than params.yaml" in shown.stdout
+    assert "posterior.threshold.judge" in shown.stdout
+    assert "is outdated" in shown.stderr
+    (values,) = lab.json("compare")
+    assert [row["state"] for row in values["unfinished"]] == ["outdated", "outdated"]

@@ -63,7 +63,7 @@ def summary(score_rows, settings, measured):
 
 def terminal(summary, capsys):
     item = LoadedComparison(summary, "a test")
-    print_comparisons([item], ComparisonOptions(None, None), "text", SECTIONS, False)
+    print_comparisons([item], ComparisonOptions(None, None), "text", SECTIONS, False, explain=True)
     return capsys.readouterr().out
 
 

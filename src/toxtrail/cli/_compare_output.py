@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import click
+
 from toxtrail.cli._output import (
     OutputFormat,
     echo_note,
@@ -13,12 +15,13 @@ from toxtrail.cli._output import (
     print_table,
     print_tables,
 )
-from toxtrail.console import echo
+from toxtrail.console import echo, warn
 from toxtrail.errors import unknown_name
 
 if TYPE_CHECKING:
     from toxtrail.analysis.best_test import BestRow
     from toxtrail.analysis.half_width import HalfWidthRow
+    from toxtrail.auditing.status.variant_progress import VariantProgress
     from toxtrail.records.results import ComparisonSummary, PairRow
     from toxtrail.reporting.comparison_view import ComparisonView
     from toxtrail.reporting.table import Table
@@ -42,6 +45,8 @@ class LoadedComparison(NamedTuple):
     half_widths: Sequence[HalfWidthRow] = ()
     """A row for each of its pairs."""
     best: Sequence[BestRow] | None = None
+    unfinished: Sequence[VariantProgress] = ()
+    """The variants of the family that have no results of the present params.yaml."""
     published: Sequence[Mapping[str, Any]] | None = None
 
     @property
@@ -119,7 +124,13 @@ def _to_json(item: LoadedComparison, selection: ComparisonOptions) -> dict[str, 
             "subset" not in row or selection.has_subset(row["subset"])
         )
 
-    values = {**item.origin, **to_json(summary), "pairs": _pair_columns(item)}
+    unfinished = [entry._asdict() for entry in item.unfinished]
+    values = {
+        **item.origin,
+        **to_json(summary),
+        "pairs": _pair_columns(item),
+        "unfinished": unfinished,
+    }
     if item.half_width is not None:
         values["precision"] = item.half_width
     if item.best is not None:
@@ -187,6 +198,8 @@ def _print_comparison(
     )
 
     is_text = form == "text"
+    if item.unfinished:
+        echo_note(_unfinished_note(item), fg="yellow", err=not is_text)
     if warning := mismatch_note(item.summary):
         echo_note(warning, fg="red", bold=True, err=not is_text)
     if warning := origin_warning(item.summary):
@@ -200,6 +213,16 @@ def _print_comparison(
             _print_text(view, item.source, sections, explain)
         else:
             _print_markup(view, item.source, form, SECTIONS if sections is None else sections)
+
+
+def _unfinished_note(item: LoadedComparison) -> str:
+    from toxtrail.reporting.notes import unfinished_note
+
+    missing, outdated = (
+        {entry.variant: entry.reason for entry in item.unfinished if entry.state == state}
+        for state in ("not finished", "outdated")
+    )
+    return unfinished_note(item.summary.family, missing, outdated)
 
 
 def _print_markup(
@@ -241,10 +264,17 @@ def _print_text(
     tables = [brief_table(view)] if sections is None else section_tables(view, sections)
     short = [move_constants_to_title(table, CONSTANT_COLUMNS) for table in tables]
     if not explain:
-        print_tables("text", short, brief_notes(view, source))
+        print_tables("text", short, brief_notes(view, source, _explain_option()))
         return
     notes = [*comparison_notes(view, tables), *headlines(view), f"Read from {source}."]
     print_tables("text", [*short, explained_columns(tables)], notes)
+
+
+def _explain_option() -> str:
+    """Return the option that prints all notes, with its command if this command has it not."""
+    context = click.get_current_context(silent=True)
+    has_option = context is None or "explain" in {option.name for option in context.command.params}
+    return "--explain" if has_option else "toxtrail compare --explain"
 
 
 def _print_optional_tables(
@@ -305,6 +335,9 @@ def print_comparisons(
         print_json([_to_json(item, selection) for item in comparisons])
         return
     if form == "csv":
+        for item in comparisons:
+            if item.unfinished:
+                warn(_unfinished_note(item))
         print_csv([row for item in comparisons for row in _csv_rows(item, selection)])
         return
     for number, item in enumerate(comparisons):

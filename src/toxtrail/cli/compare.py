@@ -16,6 +16,7 @@ from toxtrail.cli._compare_output import (
     LoadedComparison,
     print_comparisons,
 )
+from toxtrail.cli._current_comparison import current_comparison, current_comparisons
 from toxtrail.cli._options import Number, project_options
 from toxtrail.cli._output import OutputFormat, format_options
 from toxtrail.console import echo
@@ -113,6 +114,9 @@ def compare(
     run is compared with its parent and its family's reference. Runs measured under different
     conditions (prompts, template, decoding, precision, scorers, threshold) are refused.
 
+    If stages of a family are missing or outdated, its finished variants are compared, and the
+    others are listed with what they lack.
+
     It is safe to stop adding prompts once an interval is narrow enough (--half-width); to stop once
     it excludes 0 inflates false positives.
 
@@ -198,9 +202,14 @@ def _load_comparisons(
         return [_of_runs(experiment, names, allow_mismatch)]
     if names:
         return [
-            LoadedComparison(*results.load_comparison(experiment, f, from_mlflow)) for f in names
+            current_comparison(experiment, name)
+            if name in families and not from_mlflow
+            else LoadedComparison(*results.load_comparison(experiment, name, from_mlflow))
+            for name in names
         ]
     experiment.require_variants()
+    if not from_mlflow:
+        return current_comparisons(experiment, list(families))
     own_families = [results.TrackedFamily(f, experiment.config.tracking.project) for f in families]
     return _finished(experiment, own_families, from_mlflow)
 

@@ -180,8 +180,8 @@ def _show(
     title = f"{b} against {a}: scored continuations"
     title += f" ({selection.scorer}, toxic at {selection.threshold:g} and above)"
     total, *parts = selection.subsets.items()
-    shown = [total, *parts] if len(parts) > 1 else [total]
-    counts = [(name, *subset_counts) for name, subset_counts in shown]
+    listed = [total, *parts] if len(parts) > 1 else [total]
+    counts = [(name, *subset_counts) for name, subset_counts in listed]
     tables = [Table(title, COUNT_COLUMNS, counts)]
     categories = _by_category(selection.flips)
     if categories:

@@ -13,6 +13,7 @@ import click
 from toxtrail.cli._options import NewPath
 from toxtrail.cli._output import (
     OutputFormat,
+    echo_note,
     format_options,
     json_option,
     print_json,
@@ -161,7 +162,8 @@ def add(
     help="params.yaml with scorers and statistics (default: those of the preset demo).",
 )
 @click.option("--tables", metavar="NAMES", help="Print these tables, separated by commas.")
-@click.option("--all-tables", is_flag=True, help="Print all tables and all notes.")
+@click.option("--all-tables", is_flag=True, help="Print all tables.")
+@click.option("--explain", is_flag=True, help="Also print all notes, and what the columns mean.")
 @format_options("json", "csv", "md", "latex")
 def compare(
     a: Path,
@@ -176,6 +178,7 @@ def compare(
     params: Path | None,
     tables: str | None,
     all_tables: bool,
+    explain: bool,
     form: OutputFormat | None,
 ) -> None:
     """Compare the texts of file B with those of file A, paired by prompt; no experiment is needed.
@@ -209,9 +212,10 @@ def compare(
         print_json({**to_json(summary), "notes": notes})
         return
     item = LoadedComparison(summary, " and ".join(labels))
-    print_comparisons([item], ComparisonOptions(scorer, ALL), form or "text", sections, hdi=False)
+    selection = ComparisonOptions(scorer, ALL)
+    print_comparisons([item], selection, form or "text", sections, False, explain)
     for line in notes:
-        echo(line, err=form is not None)
+        echo_note(line, err=form is not None)
 
 
 @texts.command("convert", short_help="Write the texts of a file as a plain table.")

@@ -62,7 +62,7 @@ def variants(ctx: click.Context, as_json: bool) -> None:
         *text_columns("weights", priority=3),
         *text_columns("made"),
     )
-    cells = [[_shown(row, column.name) for column in columns] for row in rows]
+    cells = [[_table_cell(row, column.name) for column in columns] for row in rows]
     print_table(Table(None, columns, cells))
 
 
@@ -342,7 +342,7 @@ def _as_json(
     }
 
 
-def _shown(row: Mapping[str, Any], column: str) -> str:
+def _table_cell(row: Mapping[str, Any], column: str) -> str:
     """Return a cell: a commit by its first digits, all outputs in a word."""
     if column == "weights":
         return re.sub(r"(@[0-9a-f]{8})[0-9a-f]{32}\b", r"\1", row[column])

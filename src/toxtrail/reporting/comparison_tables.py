@@ -210,8 +210,8 @@ def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequenc
     if len(units) == 1:
         (heading,) = units
         left_out.add(UNIT)
-    shown = (field for field in fields if field.name not in left_out)
-    return [field._replace(name=field.name.replace(LENGTH, heading)) for field in shown]
+    remaining = (field for field in fields if field.name not in left_out)
+    return [field._replace(name=field.name.replace(LENGTH, heading)) for field in remaining]
 
 
 FLAG_PRIORITY = {"degenerate": 2, "other_language": 1}
@@ -383,11 +383,11 @@ CORRECTED_FIELDS: Sequence[Field[PairRow]] = (
 def by_scorer(view: ComparisonView) -> Table:
     """Return each difference by every scorer, the primary one first; none with one scorer."""
     names = sorted(scorers_of(view.summary), key=lambda name: name != view.summary.primary)
-    shown = [view.scorer] if view.is_only_scorer else names
+    columns = [view.scorer] if view.is_only_scorer else names
     results = {(row.a, row.b, row.subset, row.scorer): row for row in view.summary.pairs}
     fields = [
         *PAIR_NAME_FIELDS,
-        *(_scorer_field(name, results, priority) for priority, name in enumerate(shown)),
+        *(_scorer_field(name, results, priority) for priority, name in enumerate(columns)),
         Field[PairRow]("scorers", lambda row: row.agreement),
     ]
     rows = view.select(view.scorer_pairs) if len(names) > 1 else []
@@ -596,22 +596,23 @@ def brief_table(view: ComparisonView) -> Table:
     return differences(view)._replace(title=title)
 
 
-def brief_notes(view: ComparisonView, source: str) -> list[str]:
+def brief_notes(view: ComparisonView, source: str, explain: str = "--explain") -> list[str]:
     """Return at most three lines: the headline of the selection; what the majority of the scorers
     changes, else how many differences are called; and where the other notes are.
 
     Args:
         source: where the comparison was read.
+        explain: the option or command that prints all notes.
     """
     subset = ALL if view.subset in (None, EVERY) else str(view.subset)
     chance, majority = notes.brief_chance_note(view), notes.brief_majority_note(view, subset)
     results = [brief_headline(view, subset), majority or chance]
     shortened = f"Only {ALL} is shown: --subset {EVERY}. "
     pointer = short_line(
-        f"From {source}. More: --explain, --all-tables.",
-        f"From {source}. More: --explain.",
+        f"From {source}. More: {explain}, --all-tables.",
+        f"From {source}. More: {explain}.",
         f"From {source}.",
     )
     if view.is_shortened(view.pairs):
-        pointer = short_line(shortened + pointer, f"{shortened}More: --explain, --all-tables.")
+        pointer = short_line(shortened + pointer, f"{shortened}More: {explain}, --all-tables.")
     return [*(line for line in results if line and view.select(view.pairs)), pointer]

@@ -60,8 +60,8 @@ class ComparisonView:
     def select(self, rows: Iterable[Row]) -> list[Row]:
         """Return the rows of the selected subsets."""
         rows = list(rows)
-        shown = subsets_of(self.summary) if self.subset in (None, EVERY) else [self.subset]
-        selected = [ALL] if self.is_shortened(rows) else shown
+        subsets = subsets_of(self.summary) if self.subset in (None, EVERY) else [self.subset]
+        selected = [ALL] if self.is_shortened(rows) else subsets
         return [row for row in rows if row.subset in selected]
 
 

@@ -21,10 +21,13 @@ from toxtrail.reporting.text import (
     short_line,
 )
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
+from toxtrail.text_escaping import truncate_text
 
 FEW_CLUSTERS = 10
 """Number of clusters below which the variance between clusters is too uncertain for the nominal
 coverage (benchmarks/clusters.py)."""
+MAX_REASON_CHARS = 200
+"""Maximum characters of the reason for which results are outdated."""
 MAX_NOTES = 4
 """Maximum notes of one kind."""
 MARKS = {
@@ -497,6 +500,24 @@ def refusal_notes(view: ComparisonView) -> list[str]:
         + (f"; without an answer: {missing}." if missing else ".")
         + " They do not count for a toxicity rate."
     ]
+
+
+def unfinished_note(family: str, missing: Mapping[str, str], outdated: Mapping[str, str]) -> str:
+    """Return which variants have no results of the present params.yaml, and how to finish them.
+
+    Args:
+        missing: variant -> what it lacks.
+        outdated: variant -> how its results differ from params.yaml and the files.
+    """
+    groups = {"Not finished": missing, "Older than params.yaml or its files": outdated}
+    sentences = []
+    for title, reasons in groups.items():
+        variants: dict[str, list[str]] = {}
+        for variant, reason in reasons.items():
+            variants.setdefault(truncate_text(reason, MAX_REASON_CHARS), []).append(variant)
+        parts = [f"{', '.join(names)} ({reason})" for reason, names in variants.items()]
+        sentences += [f"{title}: {'; '.join(parts)}."] if parts else []
+    return " ".join([*sentences, f"`toxtrail run {family}` finishes them."])
 
 
 def unscored_warning(view: ComparisonView) -> str:
