@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from toxtrail import __version__
 from toxtrail.config.schema import Config
 from toxtrail.provenance.identity import (
     InputFile,
@@ -20,6 +21,7 @@ from toxtrail.provenance.identity import (
     ModelIdentity,
     content_key,
     sha256_file,
+    walk_lineage,
 )
 
 SOURCE = Path(__file__).parent
@@ -378,6 +380,16 @@ def code_files(name: StageName) -> Mapping[str, str]:
     """Return the stage's source files, relative to the package, with their sha256."""
     files = [file for entry in get_stage(name).code for file in _sources(SOURCE / entry)]
     return {file.relative_to(SOURCE).as_posix(): sha256_file(file) for file in files}
+
+
+def measured_with(manifest: Manifest) -> str:
+    """Return the name and version of toxtrail whose code computed a result and its inputs, as far
+    as it is known: the installed version, or that it is another."""
+    stages = {stage.name for stage in PIPELINE}
+    nodes = [node for node in walk_lineage(manifest) if node.kind in stages]
+    if all(node.code_sha256 == code_sha256(get_stage(node.kind).name) for node in nodes):
+        return f"toxtrail {__version__}"
+    return f"another version of toxtrail than {__version__}"
 
 
 def code_hash_file(name: StageName) -> str:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from toxtrail import __version__
+from toxtrail.auditing.status import outdated_stages
 from toxtrail.cli import cli
 from toxtrail.config.yaml_text import parse_yaml
 from toxtrail.preflight import machine
@@ -120,3 +121,14 @@ def test_rows_and_model_cards_of_the_first_version_are_still_read(older):
     store = ArtifactStore(older)
     assert {row.state for row in store.read_scores("tiny", "base")} == {"ok"}
     assert store.read_card("base").key == "base"
+
+
+@pytest.mark.parametrize("other_code", [True, False])
+def test_stages_with_other_code_are_not_called_up_to_date(older, monkeypatch, other_code):
+    run(older, "upgrade", code=0)
+    correct(older)
+    monkeypatch.setattr(outdated_stages, "staleness", lambda _: outdated_stages.Staleness({}, []))
+    if other_code:
+        (older / "code/score.sha256").write_text("of another version\n", "utf-8")
+    output = run(older, "status", code=0)
+    assert ("for: score" in output, "up to date" in output) == (other_code, not other_code)

@@ -7,9 +7,17 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import ModelCard as HubCard
 
+from toxtrail import __version__
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, InputFile, ModelIdentity
+from toxtrail.provenance.identity import (
+    Adapter,
+    BaseWeights,
+    FileHash,
+    InputFile,
+    Manifest,
+    ModelIdentity,
+)
 from toxtrail.records.results import Comparability, ConditionMismatchRow
 from toxtrail.reporting.hf_model_card import model_card
 from toxtrail.reporting.scorer_limitations import scorer_limitations
@@ -107,3 +115,14 @@ def test_the_papers_scorer_is_known_for_what_it_is():
     said = scorer_limitations("d", {"kind": "hf", "uri": uri}, corrected=True)
     assert "hate-speech detector" in said
     assert "not counted" not in said
+
+
+def test_the_version_is_that_of_the_code_that_measured(summary):
+    assert f"Measured with toxtrail {__version__}:" in model_card(summary, "tuned")
+    manifest = Manifest.from_json(summary.manifest)
+    source = manifest.inputs["base"]
+    older = source.manifest.model_copy(update={"code_sha256": "0" * 64})
+    inputs = {**manifest.inputs, "base": source.model_copy(update={"manifest": older})}
+    changed = manifest.model_copy(update={"inputs": inputs})
+    text = model_card(replace(summary, manifest=changed.to_json()), "tuned")
+    assert f"Measured with another version of toxtrail than {__version__}:" in text

@@ -77,7 +77,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
     if code:
         echo(code_differs_message(code))
     _print_problems([damage, *files, *published.notes, pull_advice(root)])
-    if stale:
+    if stale and (stale.stages or not code):
         _print_stale(stale)
     if changed:
         echo(other_bytes_message(changed))

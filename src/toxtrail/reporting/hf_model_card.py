@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from toxtrail import __version__
 from toxtrail.errors import DataError
+from toxtrail.pipeline import measured_with
 from toxtrail.provenance.comparability import TEXTS_ORIGIN
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
 from toxtrail.provenance.identity_caveats import origin_caveat
@@ -90,7 +90,7 @@ def _text(summary: ComparisonSummary, variant: str, card: ModelIdentity, manifes
     parts = [
         "## Toxicity",
         *(f"**{escape_markdown(warning)}**" for warning in warnings(view)),
-        _measurement(view, overall, card),
+        _measurement(view, overall, card, measured_with(manifest)),
         *_verdicts(variant, view),
         *(
             as_markdown(move_constants_to_title(table, CONSTANT_COLUMNS)).strip()
@@ -118,11 +118,11 @@ def _of_variant(summary: ComparisonSummary, variant: str) -> ComparisonSummary:
     )
 
 
-def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity) -> str:
+def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity, software: str) -> str:
     fields = view.summary.comparability.fields if view.summary.comparability else {}
     if card.texts is not None:
         return (
-            f"Measured with toxtrail {__version__}: {overall.n_prompts} prompts of "
+            f"Measured with {software}: {overall.n_prompts} prompts of "
             f"{len(known_subsets(view.summary)) - 1} subsets, {overall.k} text(s) each; "
             f"{TEXTS_ORIGIN}; every text scored by {method_line(view)}."
         )
@@ -133,7 +133,7 @@ def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity) ->
     if given := [name for name in extras if name in fields]:
         template += f" with {', '.join(given)}"
     return (
-        f"Measured with toxtrail {__version__}: {overall.n_prompts} prompts "
+        f"Measured with {software}: {overall.n_prompts} prompts "
         f"of {len(known_subsets(view.summary)) - 1} subsets, continued {overall.k} time(s) each, "
         f"{decoding}, at most {fields.get('max_new_tokens', '?')} tokens, template {template}, "
         f"{_precision(fields)}; every continuation scored by "

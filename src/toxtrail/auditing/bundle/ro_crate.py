@@ -16,6 +16,7 @@ from toxtrail import __version__
 from toxtrail.auditing.verify.context import DAMAGE_ERRORS
 from toxtrail.execution.execution_records import RECORDED, find_record
 from toxtrail.pipeline import StageRun
+from toxtrail.provenance.experiment_version import experiment_version
 from toxtrail.provenance.identity import sha256_file
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -75,7 +76,7 @@ def ro_crate(
         "version": "0.5",
     }
     described = [_file(file, path) for file, path in files.items()]
-    graph = [_descriptor(), root, profile, NO_LICENSE, _software(), *described, *actions]
+    graph = [_descriptor(), root, profile, NO_LICENSE, _software(store), *described, *actions]
     return {"@context": [f"{SPECIFICATION}/context", TERMS], "@graph": graph}
 
 
@@ -88,12 +89,12 @@ def _descriptor() -> dict[str, Any]:
     }
 
 
-def _software() -> dict[str, Any]:
+def _software(store: ArtifactStore) -> dict[str, Any]:
     return {
         "@id": "#toxtrail",
         "@type": "SoftwareApplication",
         "name": "toxtrail",
-        "softwareVersion": __version__,
+        "softwareVersion": experiment_version(store.root) or __version__,
     }
 
 
