@@ -38,7 +38,7 @@ def test_the_tutorial_leads_from_two_models_to_a_decision(finished, tmp_path):
     assert [row["variant"] for row in summary["variants"]] == ["base", "tuned", "second"]
     assert f"{lab.root}/report/index.html" in printed
     assert re.search(r"^All \d+ checks passed", printed, re.M)
-    assert lab.json("gate", "--policy", "gate.yaml")["policy"]["rules"] == {"max_increase_pp": 5.0}
+    assert printed.rstrip().endswith("exit code 5")
 
 
 def write_models(lab: Path, folder: Path) -> None:
