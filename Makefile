@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench rehearsal vllm-test docs dist lock resolve clean
+.PHONY: demo test check types imports test-pytest check-pytest bench rehearsal vllm-test docs dist lock resolve clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -16,19 +16,23 @@ demo: $(VENV)/run.stamp
 	@echo "Report:    $$(toxtrail report)"
 	@echo "MLflow UI: $(BIN)/toxtrail ui"
 
-test: $(VENV)/dev.stamp
+# Types, import rules and tests are checked at the same time.
+test check: $(VENV)/dev.stamp
 	ruff format --check src tests benchmarks
 	ruff check src tests benchmarks
+	@$(MAKE) --no-print-directory --jobs 3 types imports $@-pytest
+
+types:
 	mypy
+
+imports:
 	lint-imports
+
+test-pytest:
 	pytest -n 2 --dist worksteal
 
-check: $(VENV)/dev.stamp
-	ruff format --check src tests benchmarks
-	ruff check src tests benchmarks
-	mypy
-	lint-imports
-	pytest -n 2 --dist worksteal -m "not slow"
+check-pytest:
+	pytest -n 2 --dist worksteal -m "not slow" --hypothesis-profile quick
 
 # Compare rows of a real vLLM (0.32 or newer, in an environment of its own) with those of this process;
 # about 10 minutes on 2 cores: make vllm-test VLLM=/path/to/venv/bin/vllm

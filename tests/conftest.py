@@ -13,6 +13,7 @@ from toxtrail.cli import ARITHMETIC
 for name, value in ARITHMETIC.items():  # as the command does, before torch is imported
     os.environ.setdefault(name, value)
 settings.register_profile("toxtrail", deadline=None)  # no test is timed
+settings.register_profile("quick", deadline=None, max_examples=25)  # of `make check`
 settings.load_profile("toxtrail")
 
 pytest_plugins = ["measured_families"]

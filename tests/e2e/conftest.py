@@ -18,6 +18,7 @@ from typing import Any
 import forks
 import pytest
 import yaml
+from kept import Kept
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -100,9 +101,9 @@ class Lab:
 def tiny_assets(tmp_path_factory) -> Path:
     """A tokenizer, a random Llama, a random classifier, prompts and training data."""
     folder = tmp_path_factory.mktemp("assets")
-    subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("make_assets.py")), str(folder)], check=True
-    )
+    env = {**forks.ENVIRONMENT, **forks.SETTINGS}
+    done = forks.run("make_assets", [str(folder)], folder, env)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -125,13 +126,17 @@ def finished(tiny_assets, tmp_path_factory) -> Lab:
     return made
 
 
+@pytest.fixture(scope="session")
+def kept(finished, tmp_path_factory) -> Kept:
+    """A copy of the finished experiment."""
+    return Kept(finished.root, tmp_path_factory.mktemp("kept") / "lab")
+
+
 @pytest.fixture
-def breakable(finished, tmp_path) -> Iterator[Lab]:
+def breakable(finished, kept) -> Iterator[Lab]:
     """The finished experiment, to be changed at will: it is put back afterwards."""
-    shutil.copytree(finished.root, tmp_path / "kept", symlinks=True)
     yield finished
-    shutil.rmtree(finished.root)
-    shutil.move(tmp_path / "kept", finished.root)
+    kept.put_back()
     close_stores()
 
 

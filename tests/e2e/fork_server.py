@@ -159,7 +159,8 @@ def _become(
     from toxtrail.cli import _dvc_fork
 
     toxtrail = _dvc_fork.toxtrail
-    mains = {"toxtrail": toxtrail, "toxtrail.cli._dvc_fork": _dvc_fork.main, "dvc": _dvc}
+    mains = {"toxtrail": toxtrail, "toxtrail.cli._dvc_fork": _dvc_fork.main, "dvc": _dvc,
+             "make_assets": _make_assets}  # fmt: skip
 
     def main() -> None:
         _dvc_fork.toxtrail = toxtrail
@@ -175,6 +176,12 @@ def _dvc() -> None:
     from dvc.cli import main
 
     sys.exit(main(sys.argv[1:]))
+
+
+def _make_assets() -> None:
+    import runpy
+
+    runpy.run_path(str(Path(__file__).with_name("make_assets.py")), run_name="__main__")
 
 
 def _run_dvc_by_a_fork(address: str) -> None:

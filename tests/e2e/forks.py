@@ -17,6 +17,7 @@ import fork_server
 PROGRAMS = {
     "toxtrail": [str(Path(sys.executable).with_name("toxtrail"))],
     "dvc": [sys.executable, "-m", "dvc"],
+    "make_assets": [sys.executable, str(Path(__file__).with_name("make_assets.py"))],
 }
 """How each starts by itself."""
 SETTINGS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -32,19 +33,25 @@ def run(
     server = {**ENVIRONMENT, **SETTINGS}
     if fork_server.fixed(env) != fork_server.fixed(server):
         return itself(program, arguments, folder, env)
-    words = [*PROGRAMS[program], *arguments]
     if program == "dvc":  # its stages are forks, too
         env = {**env, "PATH": os.pathsep.join([str(programs()), env["PATH"]])}
+    return ask(address(), program, arguments, folder, env)
+
+
+def ask(
+    server: str, program: str, arguments: Sequence[str], folder: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """In a fork of the server at this address."""
     with (
         tempfile.TemporaryFile("w+") as out,
         tempfile.TemporaryFile("w+") as err,
         Path(os.devnull).open() as nothing,
     ):
         streams = (nothing.fileno(), out.fileno(), err.fileno())
-        code = fork_server.ask(address(), program, arguments, str(folder), env, streams)
+        code = fork_server.ask(server, program, arguments, str(folder), env, streams)
         for stream in (out, err):
             stream.seek(0)
-        return subprocess.CompletedProcess(words, code, out.read(), err.read())
+        return subprocess.CompletedProcess([program, *arguments], code, out.read(), err.read())
 
 
 def itself(
@@ -72,11 +79,16 @@ def programs() -> Path:
 
 @cache
 def address() -> str:
+    return start(sys.executable, {**ENVIRONMENT, **SETTINGS})
+
+
+def start(python: str, env: Mapping[str, str]) -> str:
+    """Start a fork server of an interpreter; its address."""
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     address = folder / "socket"
     process = subprocess.Popen(
-        [sys.executable, str(Path(fork_server.__file__)), str(address)],
-        env={**ENVIRONMENT, **SETTINGS},
+        [python, str(Path(fork_server.__file__)), str(address)],
+        env=env,
         stdin=subprocess.PIPE,  # until we close it, or end
         stdout=subprocess.DEVNULL,
         stderr=(folder / "log").open("w"),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import time
 
 import pytest
+from conftest import make_lab
 
 pytestmark = pytest.mark.slow
 
 DEADLINE_S = 120
+ROWS = 300
+GENERATIONS = "data/generations/tiny/base.parquet"
 
 
 def wait_for(condition, process):
@@ -24,9 +26,10 @@ def wait_for(condition, process):
         time.sleep(0.005)
 
 
-@pytest.fixture
-def slow(lab):
-    """Many rows in small batches, and many training steps."""
+@pytest.fixture(scope="module")
+def prepared(tiny_assets, tmp_path_factory):
+    """Many rows in small batches, and many training steps; prompts and the base model are made."""
+    lab = make_lab(tiny_assets, tmp_path_factory.mktemp("prepared") / "lab")
     for name in ("one", "two"):
         path = lab.root / f"assets/{name}.txt"
         words = path.read_text("utf-8").split()
@@ -36,7 +39,7 @@ def slow(lab):
         path.write_text("\n".join(lines) + "\n", "utf-8")
     subsets = lab.params["prompts"]["subsets"]
     lab.edit(
-        prompts={"subsets": {name: {**own, "n": 300} for name, own in subsets.items()}},
+        prompts={"subsets": {name: {**own, "n": ROWS // 2} for name, own in subsets.items()}},
         finetunes={"tuned": {**lab.params["finetunes"]["tuned"], "max_steps": 120}},
         runtime={"batch_tokens": 30},
     )
@@ -45,13 +48,22 @@ def slow(lab):
     return lab
 
 
+@pytest.fixture
+def slow(prepared, tmp_path):
+    return prepared.copy(tmp_path / "lab")
+
+
+@pytest.fixture(scope="module")
+def expected(prepared, tmp_path_factory):
+    """The generations of a stage that nobody killed."""
+    lab = prepared.copy(tmp_path_factory.mktemp("alone") / "lab")
+    lab.toxtrail("stage", "generate", "base")
+    return (lab.root / GENERATIONS).read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_generation_goes_on_and_ends_the_same_to_the_byte(slow, number):
-    output = slow.root / "data/generations/tiny/base.parquet"
-    slow.toxtrail("stage", "generate", "base")
-    expected = output.read_bytes()
-    output.unlink()
-    shutil.rmtree(slow.root / ".toxtrail/rows")
+def test_a_killed_generation_goes_on_and_ends_the_same_to_the_byte(slow, expected, number):
+    output = slow.root / GENERATIONS
     process = slow.start("stage", "generate", "base")
     wait_for(lambda: lines_of(slow) >= 30, process)
     process.send_signal(number)
@@ -60,16 +72,16 @@ def test_a_killed_generation_goes_on_and_ends_the_same_to_the_byte(slow, number)
     assert "Traceback" not in text
     done = lines_of(slow)
     assert not output.exists()
-    assert 30 <= done < 600
+    assert 30 <= done < ROWS
     again = slow.toxtrail("stage", "generate", "base")
     assert output.read_bytes() == expected
-    assert "600 of 600 rows" in again.stderr
-    assert lines_of(slow) == 600
+    assert f"{ROWS} of {ROWS} rows" in again.stderr
+    assert lines_of(slow) == ROWS
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_stops_the_stage_that_it_started(slow, number):
-    output = slow.root / "data/generations/tiny/base.parquet"
+    output = slow.root / GENERATIONS
     process = slow.start("run", "generate@base")
     wait_for(lambda: lines_of(slow) >= 30, process)
     process.send_signal(number)
@@ -78,16 +90,12 @@ def test_a_stopped_run_stops_the_stage_that_it_started(slow, number):
     done = lines_of(slow)
     time.sleep(2)
     assert (lines_of(slow), output.exists()) == (done, False)
-    assert "600 of 600 rows" in slow.toxtrail("run", "generate@base").stderr
+    assert f"{ROWS} of {ROWS} rows" in slow.toxtrail("run", "generate@base").stderr
 
 
-def test_a_full_disk_is_said_and_the_end_is_the_same_to_the_byte(slow):
+def test_a_full_disk_is_said_and_the_end_is_the_same_to_the_byte(slow, expected):
     """A limit on the size of files stands for it: writing fails in the middle of a row, too."""
-    output = slow.root / "data/generations/tiny/base.parquet"
-    slow.toxtrail("stage", "generate", "base")
-    expected = output.read_bytes()
-    output.unlink()
-    shutil.rmtree(slow.root / ".toxtrail/rows")
+    output = slow.root / GENERATIONS
     room = 20_000
     process = slow.start("stage", "generate", "base")
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room, room))
@@ -99,7 +107,7 @@ def test_a_full_disk_is_said_and_the_end_is_the_same_to_the_byte(slow):
     (rows,) = (slow.root / ".toxtrail/rows/generate").rglob("rows-*.jsonl")
     assert rows.stat().st_size == room
     assert not rows.read_bytes().endswith(b"\n")  # torn
-    assert 0 < lines_of(slow) < 600
+    assert 0 < lines_of(slow) < ROWS
     slow.toxtrail("stage", "generate", "base")
     assert output.read_bytes() == expected
 

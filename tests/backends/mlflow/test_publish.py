@@ -351,19 +351,20 @@ def test_the_local_store_answers_as_a_server_does(tmp_path, content, monkeypatch
 
 
 PUBLISH = """
-import json, sys, time
+import json, sys
 from pathlib import Path
 from toxtrail.backends.protocols import RunContent
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 import mlflow
 
-root, at = Path(sys.argv[1]), float(sys.argv[2])
+root = Path(sys.argv[1])
 root.mkdir()
 file = root / "scores.parquet"
 file.write_bytes(b"rows")
 content = RunContent(name="tuned", content_key="a" * 64, manifest="{}", description="", tags={},
                      params={"a": 1}, metrics={"m/n": 1.0}, files={"scores.parquet": file})
-time.sleep(max(0, at - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 print(MlflowTracker(root, "race", "lab-0000abcd").publish(content).run_id)
 """
 
@@ -372,12 +373,15 @@ print(MlflowTracker(root, "race", "lab-0000abcd").publish(content).run_id)
 def test_four_clones_that_publish_one_content_at_once_end_with_one_run(
     tmp_path, server, monkeypatch
 ):
-    import time
-
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    at = str(time.time() + 20)
-    command = [sys.executable, "-c", PUBLISH]
-    publishers = [subprocess.Popen([*command, str(tmp_path / n), at]) for n in "abcd"]
+    command, pipe = [sys.executable, "-c", PUBLISH], subprocess.PIPE
+    publishers = [
+        subprocess.Popen([*command, str(tmp_path / n)], stdin=pipe, stdout=pipe, text=True)
+        for n in "abcd"
+    ]
+    assert [publisher.stdout.readline() for publisher in publishers] == ["ready\n"] * 4
+    for publisher in publishers:  # all have imported what they need
+        publisher.stdin.close()
     assert [publisher.wait(300) for publisher in publishers] == [0] * 4
     client = MlflowClient(server)
     (run,) = client.search_runs([client.get_experiment_by_name("race").experiment_id])
