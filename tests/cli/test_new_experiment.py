@@ -138,6 +138,8 @@ def test_a_local_adapter_must_fit_its_base_and_change_it(run, here, tiny_llama):
     assert "does not fit the base model" in output
     assert "zero" in make(run, "--base", "base", "--tuned", "idle", code=1)
     assert not (here / "mine").exists()
+    shutil.copytree(here / "base", here / "copy")
+    assert "same content as the base" in make(run, "--base", "base", "--tuned", "copy", code=1)
     output = make(run, "--base", "base", "--tuned", "fits")
     assert "LoRA adapter" in output
     assert config_of(here).models["fits"].adapter.sha256
@@ -146,6 +148,9 @@ def test_a_local_adapter_must_fit_its_base_and_change_it(run, here, tiny_llama):
 def test_two_files_of_texts_bring_their_prompts(run, here):
     write_texts(here / "before.jsonl", "one", "two", "three")
     write_texts(here / "after.jsonl", "three", "one", "four")
+    shutil.copy(here / "before.jsonl", here / "copy.jsonl")
+    output = run("init", "mine", "--base", "before.jsonl", "--tuned", "copy.jsonl", code=1)
+    assert "same content as the base" in output
     options = ("--base", "before.jsonl", "--tuned", "after.jsonl")
     assert "Remove them" in make(run, *options, code=1)
     run("init", "mine", *options, "--n", "1")

@@ -138,10 +138,18 @@ def _refuse_unusable(
         )
         last = [advice] if origin.contradictions else []
         raise ConfigError("\n  ".join([f"{address} cannot be used:", *problems, *last]))
-    base = experiment.config.models[parent] if parent else None
-    if base is None or candidate.kind != "adapter":
+    if parent is None:
         return
-    _refuse_other_base(experiment, base, candidate.uri)
+    base = experiment.config.models[parent]
+    if candidate.kind == "adapter":
+        _refuse_other_base(experiment, base, candidate.uri)
+    else:
+        _refuse_same_content(address, candidate.sha256, base)
+
+
+def _refuse_same_content(address: str, sha256: str | None, base: ModelConfig) -> None:
+    if sha256 is not None and sha256 == base.sha256:
+        raise ConfigError(f"{address} has the same content as the base, {base.uri} ({sha256}).")
 
 
 def _refuse_other_base(experiment: Experiment, base: ModelConfig, adapter_uri: str) -> None:
@@ -178,6 +186,8 @@ def _add_texts(
             f"generation.max_error_share allows {limit:.1%}. Give another folder with --dir, or "
             "raise it in params.yaml."
         )
+    if parent:
+        _refuse_same_content(address, given.sha256, config.models[parent])
     key = free_key(slug(path.stem), config)
     family = config.variants[parent].family if parent else f"{key}-family"
     fields = {"family": family, "role": "community" if parent else "base"}
