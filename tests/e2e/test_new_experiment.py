@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
 
+import forks
 import pytest
 from conftest import PROJECT, Lab
 from packaging.specifiers import SpecifierSet
@@ -30,12 +31,18 @@ class Installed(Lab):
     """The command of an environment of its own."""
 
     bin: Path
+    forks: str | None = None
+    """Address of a fork server of that environment (`forks.py`), from when on commands are forks of
+    it."""
 
     def toxtrail(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         command = [str(self.bin / "toxtrail"), *arguments]
-        done = subprocess.run(
-            command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False
-        )
+        if self.forks:
+            done = forks.ask(self.forks, "toxtrail", arguments, self.root, self.env)
+        else:
+            done = subprocess.run(
+                command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False
+            )
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -106,6 +113,7 @@ def experiment(installed, tiny_assets) -> Installed:
     mine.toxtrail("run")
     mine.git("add", "-A")
     mine.git("commit", "-qm", "run")
+    mine.forks = forks.start(str(mine.bin / "python"), mine.env)
     return mine
 
 
