@@ -137,7 +137,8 @@ def _slow_settings(
         return []
     stages = dict.fromkeys(item.stage for item in work if item.runs)
     device = device_without_torch(config.runtime.device)
-    return [line for stage in stages for line in slow_bfloat16_here(config, device, stage)]
+    lines = [line for stage in stages for line in slow_bfloat16_here(config, device, stage)]
+    return [f"warning: {line}" for line in lines]
 
 
 def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:
