@@ -26,6 +26,10 @@ WEIGHT_STEP = 1.01
 """Power to which power-scaling raises a density, and whose inverse is the other one."""
 
 
+TAILS = (0.05, 0.95)
+"""Probabilities of the quantiles whose effective sample sizes are that of the tails."""
+
+
 class NutsSettings(NamedTuple):
     """Settings of the No-U-Turn sampler."""
 
@@ -168,14 +172,20 @@ def _sample_result(drawn: Any) -> SampleResult:
     )
 
 
+def _is_first_arviz() -> bool:
+    """Return whether ArviZ is of the series 0; ArviZ 1 has old names too, which do not work."""
+    return version("arviz").startswith("0.")
+
+
 def diagnostics_packages() -> tuple[str, ...]:
     """Return the distributions that compute the diagnostics, for the record of their versions."""
-    return ("arviz",) if version("arviz").startswith("0.") else ("arviz", "arviz-stats")
+    return ("arviz",) if _is_first_arviz() else ("arviz", "arviz-stats")
 
 
 def effective_size(draws: Floats, part: Literal["bulk", "tail"]) -> float:
     """Return the effective sample size of (chain, draw) for its middle or its tails."""
-    return float(load_arviz().ess(draws, method=part))
+    tails = {"prob": TAILS} if part == "tail" else {}
+    return float(load_arviz().ess(draws, method=part, **tails))
 
 
 def r_hat(draws: Floats) -> float:
@@ -211,7 +221,7 @@ def prior_and_likelihood_sensitivity(
         "log_prior": xarray.Dataset({"prior": (sizes, log_prior)}),
         "log_likelihood": xarray.Dataset({"data": ((*sizes, "row"), log_likelihood[..., None])}),
     }
-    if hasattr(arviz, "InferenceData"):  # ArviZ 0.23
+    if _is_first_arviz():
         data = arviz.InferenceData(**groups)
         sensitivity = partial(arviz.psens, data, delta=WEIGHT_STEP - 1)
         moved = [sensitivity(component=part) for part in ("prior", "likelihood")]
