@@ -267,4 +267,4 @@ def test_tables_on_request_have_a_column_for_the_scorer_if_there_are_several(two
         print_comparisons([item], ComparisonOptions(scorer, "a"), "text", ["rates"], True)
         table = capsys.readouterr().out.split("95% intervals")[-1].splitlines()
         assert any("scorer" in line for line in table) == (scorer == "every")
-        assert sum("base (parent)" in line for line in table) == rows
+        assert sum("tuned" in line for line in table) == rows

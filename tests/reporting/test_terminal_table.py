@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from toxtrail.reporting.table import Column, Table, number_columns, text_columns
-from toxtrail.reporting.terminal_table import Styles, layout_table, wrap
+from toxtrail.reporting.terminal_table import Styles, layout_table, wrap, wrap_sentence
 from toxtrail.text_escaping import escape_unencodable
 
 WIDTHS = st.integers(20, 160)
@@ -89,6 +89,12 @@ def test_colours_do_not_move_a_cell(table, width):
 @given(st.text("ab [],%+9", max_size=60), st.integers(1, 30))
 def test_a_wrapped_sentence_keeps_its_letters(text, width):
     assert "".join(wrap(text, width)).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_sentence_does_not_break_in_a_command():
+    text = "Some variants: `toxtrail run tiny` finishes them."
+    assert wrap_sentence(text, 25) == ["Some variants:", "`toxtrail run tiny`", "finishes them."]
+    assert wrap_sentence("a ` b", 2) == ["a", "`", "b"]
 
 
 def test_long_texts_fold_before_a_column_is_left_out_and_rows_are_stacked_last():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from toxtrail.cli._output import print_table
+from toxtrail.cli._output import echo_labelled, print_table
 from toxtrail.config.asset_uris import HfUri, parse_uri
 from toxtrail.config.schema import Config
 from toxtrail.console import echo
@@ -65,8 +65,11 @@ def print_online(statuses: Sequence[HubAssetStatus]) -> None:
         return
     unreachable = [status for status in statuses if status.state == "unreachable"]
     if len(unreachable) == len(statuses):
-        echo("problem: ", fg="red", nl=False)
-        echo(f"{unreachable[0].said}. None of the {len(statuses)} assets was checked.")
+        echo_labelled(
+            "problem:",
+            f"{unreachable[0].said}. None of the {len(statuses)} assets was checked.",
+            "red",
+        )
         return
     rows = [
         (status.state, status.uri, status.license or "not stated", ", ".join(status.places))
@@ -77,11 +80,10 @@ def print_online(statuses: Sequence[HubAssetStatus]) -> None:
     for status in statuses:
         if status.said:
             good = status.state in AVAILABLE
-            echo("note: " if good else "problem: ", fg="cyan" if good else "red", nl=False)
-            echo(f"{status.uri}: {status.said}.")
+            label, colour = ("note:", "cyan") if good else ("problem:", "red")
+            echo_labelled(label, f"{status.uri}: {status.said}.", colour)
         warning = license_warning(status.license) if status.commit and status.license else None
         if warning:
-            echo("license: ", fg="yellow", nl=False)
-            echo(f"{status.uri}: {warning}.")
+            echo_labelled("license:", f"{status.uri}: {warning}.", "yellow")
     available = sum(status.state in AVAILABLE for status in statuses)
     echo(f"{available} of {len(statuses)} Hub assets are accessible.")

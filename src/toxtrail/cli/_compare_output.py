@@ -288,12 +288,14 @@ def _print_optional_tables(
     summary, pairs = item.summary, selection.pairs(item.summary)
     if selection.subset in (None, EVERY):
         pairs = [row for row in pairs if row.subset in subsets_of(summary)]
+    if form == "text" and (hdi or item.best is not None or item.half_width is not None):
+        echo()
     if item.half_width is not None:
         selected = {id(row) for row in pairs}
         rows = [row for row in item.half_widths if id(row.pair) in selected]
-        print_table(half_width_table(rows, item.half_width))
+        print_table(_without_constants(half_width_table(rows, item.half_width)))
     if hdi:
-        print_table(hdi_table(pairs, summary.level))
+        print_table(_without_constants(hdi_table(pairs, summary.level)))
     if item.best is not None:
         _print_best(best_table(item.best), summary)
     for compared in item.published or ():
@@ -301,10 +303,17 @@ def _print_optional_tables(
             print_tables(form, tables, [table.note for table in tables if table.note])
 
 
+def _without_constants(table: Table) -> Table:
+    from toxtrail.reporting.comparison_tables import CONSTANT_COLUMNS
+    from toxtrail.reporting.table import move_constants_to_title
+
+    return move_constants_to_title(table, CONSTANT_COLUMNS)
+
+
 def _print_best(table: Table, summary: ComparisonSummary) -> None:
     from toxtrail.stats.best import WARNING
 
-    print_table(table)
+    print_table(_without_constants(table))
     echo(WARNING, fg="yellow")
     if any(row.n_clusters < row.n for row in summary.pairs):
         echo(

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from toxtrail.cli._options import refuse_several
-from toxtrail.console import echo, echo_data, echo_lines, shown, shown_on
+from toxtrail.console import console, echo, echo_data, echo_lines, shown, shown_on
 from toxtrail.redaction import redacted
 from toxtrail.reporting.table import Table, as_latex, as_markdown
 from toxtrail.text_escaping import escape_latex, escape_markdown
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
 
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Output JSON."
@@ -25,6 +28,8 @@ json_option: Callable[[Any], Any] = click.option(
 
 OutputFormat = Literal["text", "json", "csv", "md", "latex"]
 
+WIDE_TREE = 160
+"""Columns of a tree in a pipe or a file."""
 COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
 """First word (or all) of a cell -> its colour in a colour terminal."""
 
@@ -137,10 +142,29 @@ def terminal_width() -> int | None:
 
 def echo_note(text: str, *, bold: bool = False, fg: str | None = None, err: bool = False) -> None:
     """Print a sentence, broken between words at the terminal's width."""
-    from toxtrail.reporting.terminal_table import wrap
+    from toxtrail.reporting.terminal_table import wrap_sentence
 
-    for line in wrap(text, terminal_width()):
+    for line in wrap_sentence(text, terminal_width()):
         echo(line, bold=bold or None, fg=fg, err=err)
+
+
+def echo_labelled(label: str, text: str, fg: str) -> None:
+    """Print a coloured label and its text, broken between words at the terminal's width."""
+    from toxtrail.reporting.terminal_table import wrap_sentence
+
+    first, *others = (
+        part
+        for line in f"{label} {text}".splitlines()
+        for part in wrap_sentence(line, terminal_width())
+    )
+    echo(label, fg=fg, nl=False)
+    for line in (first.removeprefix(label), *others):
+        echo(line)
+
+
+def echo_tree(tree: Tree) -> None:
+    """Print a tree, folded between words to the terminal's width."""
+    console(terminal_width() or WIDE_TREE).print(tree)
 
 
 def _width_note(left_out: Sequence[str]) -> list[str]:

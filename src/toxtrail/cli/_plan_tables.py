@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from toxtrail.cli._output import format_bytes, print_json, print_table
+from toxtrail.cli._output import echo_labelled, echo_note, format_bytes, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
@@ -230,16 +230,15 @@ def _print(plan: RunEstimate) -> None:
     columns = [*text_columns("purpose", "folder"), *number_columns("needed", "free")]
     print_table(Table("Disk", columns, cells))
     for line in plan.notes:
-        echo(line)
+        echo_note(line)
     if speed := plan.inputs.speed:
-        echo(
+        echo_note(
             f"Times are orders of magnitude, by {speed.flops / 1e9:,.0f} GFLOP/s of {speed.name} "
             f"({speed.device}, {speed.dtype}), and exclude downloads (docs/plan.md)."
         )
     for line in plan.problems:
-        echo("problem: ", fg="red", nl=False)
-        echo(line)
-    echo(_total(plan, rows), bold=True)
+        echo_labelled("problem:", line, "red")
+    echo_note(_total(plan, rows), bold=True)
 
 
 def _stage_cells(row: Mapping[str, Any], timed: bool) -> tuple[object, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.mlflow.find_run import NO_PROJECT
-from toxtrail.cli._output import OutputFormat, print_tables
-from toxtrail.console import cell, console, echo, joined
+from toxtrail.cli._output import OutputFormat, echo_tree, print_tables
+from toxtrail.console import cell, echo, joined
 from toxtrail.records.run_tags import (
     COMMIT_TAG,
     DIFFERENCE_TAG,
@@ -169,7 +169,7 @@ def _print_project(runs: Sequence[TrackedRun], with_name: bool) -> None:
         _grow(tree, family_runs)
         if family in comparisons:
             tree.add(_node(comparisons[family]))
-        console().print(tree)
+        echo_tree(tree)
 
 
 def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,10 +18,17 @@ from toxtrail.api.audit import (
     source_of,
 )
 from toxtrail.cli._options import project_option
-from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.cli._output import (
+    echo_note,
+    echo_tree,
+    json_option,
+    print_json,
+    print_table,
+    terminal_width,
+)
 from toxtrail.cli.verify import BROKEN_EXIT, MAX_LINES, exit_code, public_keys, show
 from toxtrail.config.plugins import PLUGIN_BACKEND
-from toxtrail.console import cell, console, echo, joined
+from toxtrail.console import cell, echo, joined
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
 from toxtrail.reporting.table import Table, number_columns, text_columns
@@ -34,6 +41,9 @@ if TYPE_CHECKING:
     from toxtrail.auditing.reproduce import Reproduction, ReproductionResult
     from toxtrail.backends.protocols import TrackedRun
 
+WHOLE_DIGESTS = 120
+"""Columns of a terminal in which a tree has room for complete SHA-256."""
+SHA256 = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{48}\b")
 COLOURS: dict[HashStatus, str] = {
     "matches": "green",
     "MISMATCH": "bold red",
@@ -289,8 +299,19 @@ def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
 
 def print_link(link: LineageNode) -> None:
     """Print the lineage as a tree."""
-    interactive = sys.stdout.isatty()
-    console(None if interactive else 160).print(_tree(link, set()))
+    echo_tree(_tree(link, set()))
+    width = terminal_width()
+    if width is not None and width < WHOLE_DIGESTS:
+        echo_note(
+            f"SHA-256 are cut to 16 digits at {width} columns. Use --json or a wider terminal."
+        )
+
+
+def _digits(text: object) -> str:
+    """Return a text whose SHA-256 are cut to what fits the terminal in one piece."""
+    width = terminal_width()
+    is_narrow = width is not None and width < WHOLE_DIGESTS
+    return SHA256.sub(r"\1", str(text)) if is_narrow else str(text)
 
 
 def _tree(link: LineageNode, expanded: set[tuple[str, str]]) -> Tree:
@@ -299,18 +320,18 @@ def _tree(link: LineageNode, expanded: set[tuple[str, str]]) -> Tree:
 
     head = joined(
         cell(link.what, "bold"),
-        cell(f"  {link.name}  "),
+        cell(f"  {_digits(link.name)}  "),
         cell(link.standing, COLOURS[link.standing]),
     )
     if link.sha256:
-        head.append(f"\nsha256 {link.sha256}")
+        head.append(f"\nsha256 {_digits(link.sha256)}")
     if link.made_from and (link.what, link.name) in expanded:
         head.append("  (expanded above)", style="dim")
         return Tree(head)
     expanded.add((link.what, link.name))
     tree = Tree(head)
     for name, value in link.facts:
-        tree.add(cell(f"{name}: {value}", "dim"))
+        tree.add(cell(f"{name}: {_digits(value)}", "dim"))
     for text in link.weak:
         tree.add(cell(f"weak: {text}", "yellow"))
     for below in link.made_from:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.cli._check_online import AVAILABLE, check_hub_assets, print_online
-from toxtrail.cli._output import json_option, print_json
+from toxtrail.cli._output import echo_labelled, echo_note, json_option, print_json
 from toxtrail.console import echo
 from toxtrail.experiment import NO_VARIANTS, Experiment
 from toxtrail.regular_files import read_text
@@ -200,8 +200,7 @@ def _print_code(names: Sequence[str]) -> None:
     from toxtrail.scaffold import code_differs_message
 
     if names:
-        echo("problem: ", fg="red", nl=False)
-        echo(code_differs_message(names))
+        echo_labelled("problem:", code_differs_message(names), "red")
 
 
 def _print_check(
@@ -213,12 +212,10 @@ def _print_check(
         f"{len(config.prompts.subsets)} prompt subsets, {len(config.scoring.scorers)} scorers."
     )
     for line in warnings:
-        echo("warning: ", fg="yellow", nl=False)
-        echo(line)
+        echo_labelled("warning:", line, "yellow")
     for line in notes:
-        echo(f"note: {line}")
+        echo_note(f"note: {line}")
     for line in changed:
-        echo("problem: ", fg="red", nl=False)
-        echo(line)
+        echo_labelled("problem:", line, "red")
     if not changed:
         echo("All local files match their pins and have the required contents.")

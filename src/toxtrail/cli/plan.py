@@ -10,8 +10,7 @@ import click
 
 from toxtrail.cli import _plan_tables
 from toxtrail.cli._options import Number
-from toxtrail.cli._output import json_option, print_json, print_table
-from toxtrail.console import echo
+from toxtrail.cli._output import echo_note, json_option, print_json, print_table
 from toxtrail.experiment import Experiment
 from toxtrail.reporting.table import Table, number_columns, text_columns
 
@@ -223,14 +222,14 @@ def _print(row: dict[str, Any]) -> None:
         ),
     ]
     print_table(Table(title, columns, cells))
-    echo(
+    echo_note(
         f"Base rate {row['base_rate']:.3f} ({row['base_rate_from']}), correlation over prompts "
         f"{row['phi']:.2f} ({row['phi_from']}): {row['discordant']:.1%} of the prompts are "
         "discordant. These are prompts of all subsets together; a single subset needs as many on "
         "its own."
     )
     if row["design_effect"] > 1:
-        echo(
+        echo_note(
             f"Prompts have clusters, as {row['family']} has: design effect "
             f"{row['design_effect']:.2f}. The number of "
             "prompts assumes as many more clusters of the same size; more prompts in the same "
@@ -238,7 +237,7 @@ def _print(row: dict[str, Any]) -> None:
         )
     if row["prompts_now"]:
         least, change = row["detectable_now"], "fall" if row["detect"] < 0 else "rise"
-        echo(
+        echo_note(
             f"The {row['prompts_now']} prompts of {row['family']} detect this difference in "
             f"{row['power_now']:.1%} of experiments. With {row['power']:.0%} power they detect "
             + (f"a {change} of {100 * least:.1f} points or more." if least else f"no {change}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.cli._output import echo_labelled, json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
@@ -90,8 +90,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
 
 def _print_problems(problems: Iterable[str | None]) -> None:
     for problem in filter(None, problems):
-        echo("problem: ", fg="red", nl=False)
-        echo(problem)
+        echo_labelled("problem:", problem, "red")
 
 
 def _print_stale(stale: Staleness) -> None:

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli._output import format_bytes, json_option, print_json, print_table
+from toxtrail.cli._output import (
+    echo_labelled,
+    format_bytes,
+    json_option,
+    print_json,
+    print_table,
+)
 from toxtrail.cli._variants_api import ApiTarget, add_api_model, print_outcome, write_params
 from toxtrail.config.asset_uris import api_model_name
-from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
@@ -319,8 +324,7 @@ def _print_candidate(candidate: WeightsCandidate, origin: ParentClaimCheck) -> N
 
 
 def _say(word: str, colour: str, line: str) -> None:
-    echo(f"{word}: ", fg=colour, nl=False)
-    echo(line)
+    echo_labelled(f"{word}:", line, colour)
 
 
 def _as_json(

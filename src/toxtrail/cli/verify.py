@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.cli._options import project_option
-from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.cli._output import echo_labelled, json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
@@ -147,8 +147,7 @@ def _list(checks: Sequence[Check], outcome: str, colour: str, limit: int | None)
     visible_checks = checks[:limit]
     for check in visible_checks:
         detail = f": {check.detail}" if check.detail else ""
-        echo(f"{outcome:7}", fg=colour, nl=False)
-        echo(f" {check.link}: {check.name}{detail}")
+        echo_labelled(f"{outcome:7}", f"{check.link}: {check.name}{detail}", colour)
     if len(checks) > len(visible_checks):
         echo(f"{outcome:7} ... and {len(checks) - len(visible_checks)} more (--verbose lists them)")
 

@@ -22,6 +22,8 @@ FOLDED = 24
 """Minimum width of a folded column while others can be left out."""
 BREAK = re.compile(r"(?<= )(?![ %])(?![^\[\]]*\])")
 """Positions where a text may break: after a space, but not in an interval or before a `%`."""
+BETWEEN_COMMANDS = re.compile(BREAK.pattern + r"(?=(?:[^`]*`[^`]*`)*[^`]*$)")
+"""The same, and not in a command between backticks, because commands are copied."""
 BEFORE_INTERVAL = re.compile(r"(?<= )(?=\[)")
 """Positions where a number with its interval may break."""
 
@@ -65,6 +67,12 @@ def layout_table(
     widths = cells.widths(width)
     body = _stacked(cells, width or 0, styles) if widths is None else _grid(cells, widths, styles)
     return Layout([*title, *body, ""], left_out)
+
+
+def wrap_sentence(text: str, width: int | None) -> list[str]:
+    """Return the lines of a text, broken between words, but not in a command."""
+    is_balanced = text.count("`") % 2 == 0
+    return wrap(text, width, BETWEEN_COMMANDS if is_balanced else BREAK)
 
 
 def wrap(text: str, width: int | None, breaks: re.Pattern[str] = BREAK) -> list[str]:
