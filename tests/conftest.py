@@ -12,6 +12,7 @@ from toxtrail.cli import ARITHMETIC
 
 for name, value in ARITHMETIC.items():  # as the command does, before torch is imported
     os.environ.setdefault(name, value)
+os.environ.pop("COLUMNS", None)  # of pytest-xdist, by which output in a pipe would be folded
 settings.register_profile("toxtrail", deadline=None)  # no test is timed
 settings.register_profile("quick", deadline=None, max_examples=25)  # of `make check`
 settings.load_profile("toxtrail")
