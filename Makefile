@@ -3,10 +3,19 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
   "$$name" -c "" 2>/dev/null && command -v "$$name" && break; done)
 UV ?= uv
 VENV := .venv
+LIGHT := $(VENV)/light
+LIGHT_WITHOUT := accelerate|detoxify|gguf|mpmath|peft|sentencepiece|sympy|torch|transformers|mypy|playwright|ruff
+NEED_TORCH := $(patsubst %,tests/cli/test_%.py,new_experiment plan scorers scorers_bench secrets variants_add)
+LIGHT_TESTS := $(addprefix tests/,analysis auditing config published records reporting stats) \
+  $(filter-out $(NEED_TORCH),$(wildcard tests/cli/test_*.py))
 BIN := $(VENV)/bin
+define check_python
+@case "$$("$(PYTHON)" --version 2>&1)" in "Python 3.11."*|"Python 3.12."*|"Python 3.13."*) ;; \
+  *) echo "Python 3.11, 3.12 or 3.13 is needed, not '$(PYTHON)'. Try: make PYTHON=/path/to/python3.12"; exit 1;; esac
+endef
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check types imports test-pytest check-pytest bench rehearsal vllm-test docs dist lock resolve clean
+.PHONY: demo test test-light check types imports test-pytest check-pytest bench rehearsal vllm-test docs dist lock resolve clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -33,6 +42,11 @@ test-pytest:
 
 check-pytest:
 	pytest -n 2 --dist worksteal -m "not slow" --hypothesis-profile quick
+
+# Tests that need no torch, in an environment of their own without torch, transformers and what only they need.
+# make test-light PYTHON=python3.13
+test-light: $(LIGHT)/stamp
+	PATH="$(CURDIR)/$(LIGHT)/bin:$$PATH" pytest -n 2 --dist worksteal -m "not slow" $(LIGHT_TESTS)
 
 # Compare rows of a real vLLM (0.32 or newer, in an environment of its own) with those of this process;
 # about 10 minutes on 2 cores: make vllm-test VLLM=/path/to/venv/bin/vllm
@@ -79,8 +93,7 @@ resolve:
 	python benchmarks/resolve.py --uv $(UV)
 
 $(VENV)/run.stamp: requirements.txt pyproject.toml
-	@case "$$("$(PYTHON)" --version 2>&1)" in "Python 3.11."*|"Python 3.12."*|"Python 3.13."*) ;; \
-	  *) echo "Python 3.11, 3.12 or 3.13 is needed, not '$(PYTHON)'. Try: make PYTHON=/path/to/python3.12"; exit 1;; esac
+	$(check_python)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
 	$(BIN)/python -m pip install --quiet -r requirements.txt
@@ -93,6 +106,15 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 
 $(VENV)/docs.stamp: $(VENV)/run.stamp requirements-docs.txt
 	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
+	touch $@
+
+$(LIGHT)/stamp: requirements.txt requirements-dev.txt pyproject.toml
+	$(check_python)
+	$(PYTHON) -m venv $(LIGHT)
+	$(LIGHT)/bin/python -m pip install --quiet --disable-pip-version-check pip==26.3
+	grep -hvE '^($(LIGHT_WITHOUT))==' requirements.txt requirements-dev.txt > $(LIGHT)/requirements.txt
+	$(LIGHT)/bin/python -m pip install --quiet --no-deps --no-compile -r $(LIGHT)/requirements.txt
+	$(LIGHT)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 clean:
