@@ -14,6 +14,8 @@ from toxtrail.records.results import OPTIONAL_TABLES
 from toxtrail.reporting.comparison_view import ComparisonView
 from toxtrail.reporting.notes import dose_notes
 
+pytestmark = pytest.mark.slow
+
 PARENTS = {"base": None, "low": "base", "mid": "base", "high": "base"}
 DOSES = {"base": 0.0, "low": 1.0, "mid": 2.0, "high": 4.0}
 

@@ -19,6 +19,8 @@ from toxtrail.reporting.comparison_tables import (
 )
 from toxtrail.reporting.comparison_view import ComparisonView
 
+pytestmark = pytest.mark.slow
+
 PARENTS = {"base": None, "tuned": "base"}
 NONE, EVERY = [0.1] * 30, [0.9] * 30
 CASES = {

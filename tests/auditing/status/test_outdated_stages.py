@@ -17,6 +17,8 @@ from toxtrail.auditing.verify.dvc_lock_parser import read_entries
 from toxtrail.pipeline import PIPELINE, code_hash_file, expand_stages
 from toxtrail.scaffold import TEMPLATE_DIR, experiment_dvc_yaml
 
+pytestmark = pytest.mark.slow
+
 PARAMS = """\
 prompts: {seed: 1, subsets: {one: {uri: "file:one.txt", n: 8}}}
 generation: {temperature: 0.0, dtype: float32}

@@ -20,6 +20,8 @@ from toxtrail.backends.assets import AssetStore, pip
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import BackendError, ConfigError
 
+pytestmark = pytest.mark.slow
+
 CONTENT = b"one\ntwo\n" * 5000
 SHA = hashlib.sha256(CONTENT).hexdigest()
 URI = "pypi:toydata==1.0/toydata/words.txt"

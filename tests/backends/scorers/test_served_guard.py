@@ -22,6 +22,8 @@ from toxtrail.backends.scorers.served_guard import listed_shares
 from toxtrail.config.scorer_kinds.served_guard import ServedGuardConfig
 from toxtrail.errors import BackendError, ConfigError
 
+pytestmark = pytest.mark.slow
+
 TWO = {"answers": {"unsafe": [" Unsafe"], "safe": [" Safe"]}, **SHORT}
 """The answers that the trained guard was trained to give."""
 UNCERTAIN = 1e-3

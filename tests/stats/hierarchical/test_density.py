@@ -12,6 +12,8 @@ from toxtrail.stats.hierarchical.density import family_of
 from toxtrail.stats.hierarchical.seed_effects import recipes_of
 from toxtrail.stats.sampling import SamplerSettings
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [
     (2, (9,), None),
     (3, (12, 8, 5), None),
