@@ -172,7 +172,10 @@ def problem_of(error: BaseException) -> str | None:
 
 def unknown_name(option: str, name: str, names: Iterable[str]) -> ConfigError:
     """Return the error for a value of an option that is none of the known names."""
-    return ConfigError(f'{option}: unknown name "{name}". Known: {", ".join(names)}.')
+    options = list(names)
+    hint = did_you_mean(name, options)
+    similar = hint if hint.startswith(" Did you mean") else ""
+    return ConfigError(f'{option}: unknown name "{name}".{similar} Known: {", ".join(options)}.')
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

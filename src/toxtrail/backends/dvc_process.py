@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from toxtrail.console import has_escapes
 from toxtrail.regular_files import read_text
 from toxtrail.storage import atomic_writes
 
@@ -35,6 +37,8 @@ def run_dvc(arguments: Sequence[str], tell: Callable[[str], None]) -> int:
     one needs, wait, tell the user, and start again."""
     from dvc.cli import main as dvc
 
+    if not has_escapes(sys.stderr):
+        logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)  # no bars
     blockers: set[int] = set()
     _patch_dvc(blockers)
     code = int(dvc(list(arguments)))

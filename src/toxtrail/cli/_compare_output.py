@@ -262,12 +262,19 @@ def _print_text(
     from toxtrail.reporting.table import move_constants_to_title
 
     tables = [brief_table(view)] if sections is None else section_tables(view, sections)
-    short = [move_constants_to_title(table, CONSTANT_COLUMNS) for table in tables]
+    short = [move_constants_to_title(_without_one(table), CONSTANT_COLUMNS) for table in tables]
     if not explain:
         print_tables("text", short, brief_notes(view, source, _explain_option()))
         return
     notes = [*comparison_notes(view, tables), *headlines(view), f"Read from {source}."]
     print_tables("text", [*short, explained_columns(tables)], notes)
+
+
+def _without_one(table: Table) -> Table:
+    """Leave out the number of continuations of each prompt if it is 1."""
+    names = [column.name for column in table.columns]
+    is_one = "k" in names and {row[names.index("k")] for row in table.rows} == {1}
+    return table.without(["k"]) if is_one else table
 
 
 def _explain_option() -> str:

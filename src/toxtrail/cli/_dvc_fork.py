@@ -22,7 +22,7 @@ from toxtrail.backends.dvc import can_fork
 from toxtrail.backends.dvc_process import run_dvc
 from toxtrail.backends.supervise import die_with
 from toxtrail.cli import main as toxtrail
-from toxtrail.console import echo, prepare, print_crash
+from toxtrail.console import echo, finish, prepare, print_crash
 
 PRELOADED_MODULES = (
     "torch", "transformers.modeling_utils", "transformers.tokenization_utils_fast", "peft",
@@ -40,7 +40,9 @@ def main() -> NoReturn:
     prepare()
     if can_fork():
         run._run = partial(_run, run._run)
-    sys.exit(run_dvc(sys.argv[1:], partial(echo, fg="yellow", err=True)))
+    code = run_dvc(sys.argv[1:], partial(echo, fg="yellow", err=True))
+    finish()
+    sys.exit(code)
 
 
 def _run(plain: Callable[..., None], executable: str | None, cmd: str, **how: Any) -> None:

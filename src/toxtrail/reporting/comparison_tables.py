@@ -469,10 +469,7 @@ MAJORITY_FIELDS: Sequence[Field[AgreementPairRow]] = (
 def differences(view: ComparisonView) -> Table:
     """Return the paired differences."""
     title = "Differences, paired by prompt (percentage points), the largest increase first"
-    rows = view.select(view.pairs)
-    table = build_table(title, PAIR_FIELDS, rows)
-    if all(row.k == 1 for row in rows):
-        table = table.without(["k"])
+    table = build_table(title, PAIR_FIELDS, view.select(view.pairs))
     if not view.is_shortened(view.pairs):
         return table
     note = (
