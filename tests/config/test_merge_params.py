@@ -44,7 +44,27 @@ def with_variant(text, name, family="f", **fields):
     return add_entries(text, entries, items, "params.yaml")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def test_two_branches_that_each_add_the_first_family():
+    base = preset_path("empty").read_text("utf-8")
+
+    def with_family(name):
+        entries = [
+            Entry("models", name, {"uri": f"file:{name}", "sha256": name * 3}),
+            Entry("variants", name, {"family": name, "role": "base"}, one_line=True),
+            Entry("families", name, {"reference": name, "variants": [name]}),
+        ]
+        return add_entries(base, entries, [], "params.yaml")
+
+    a, b = with_family("aa"), with_family("bb")
+    for ours, theirs in ((a, b), (b, a)):
+        merged = merge_params(base, ours, theirs)
+        assert merged.conflicts == ()
+        both = parse_yaml(merged.text)
+        for section in ("models", "variants", "families"):
+            assert both[section] == parse_yaml(a)[section] | parse_yaml(b)[section]
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"empty"}))
 def test_two_branches_that_each_add_a_variant(preset):
     base = preset_path(preset).read_text("utf-8")
     family = next(iter(parse_yaml(base)["families"]))
