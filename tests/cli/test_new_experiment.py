@@ -25,6 +25,9 @@ def here(tmp_path, monkeypatch, hub):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(download, "is_reachable", lambda url: False)
+    for person in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{person}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{person}_EMAIL", "test@example.org")
     hub.models["org/Base"] = model()
     hub.models["org/Tuned"] = model("org/Base")
     hub.models["org/Other"] = model("org/base-of-another")
