@@ -46,6 +46,7 @@ def test_a_second_run_recomputes_nothing(finished):
         "mlflow": {"store": "mlruns/mlflow.db", "notes": []},
         "uncommitted_records": [],
         "not_pulled": [],
+        "other_bytes": None,
     }
 
 
