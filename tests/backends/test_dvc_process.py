@@ -11,6 +11,8 @@ import pytest
 
 from toxtrail.backends.dvc_process import heal_file_locks, write_atomically
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """\
 stages:
   one:

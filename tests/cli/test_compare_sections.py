@@ -35,6 +35,8 @@ from toxtrail.reporting.comparison_tables import (
 )
 from toxtrail.reporting.comparison_view import ComparisonView
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def summary(score_rows, measured, settings):

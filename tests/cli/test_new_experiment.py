@@ -16,6 +16,8 @@ from toxtrail.cli._new_models import free_key
 from toxtrail.cli.quick import default_folder
 from toxtrail.config.load import load_config
 
+pytestmark = pytest.mark.slow
+
 PINNED = f"@{COMMIT}"
 
 

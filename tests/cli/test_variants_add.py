@@ -14,6 +14,8 @@ from safetensors.numpy import save
 from toxtrail.cli import cli
 from toxtrail.config.load import load_config
 
+pytestmark = pytest.mark.slow
+
 PARAMS = """# My experiment.
 prompts:
   seed: 1

@@ -17,6 +17,8 @@ import toxtrail
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.text_escaping import escape_formula
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 A = [{"prompt": "the sky", "text": "a tree"}, {"prompt": "you are", "text": "kind"}]
 KEYS = ["a", "b", "scorer", "subset"]

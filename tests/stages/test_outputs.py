@@ -20,6 +20,8 @@ from toxtrail.reporting.notes import method_line, reading_guide
 from toxtrail.stats.bayes_libraries import SampleResult
 from toxtrail.storage.artifacts import ArtifactStore
 
+pytestmark = pytest.mark.slow
+
 PROMISED = {
     "rates": """variant family role parent scorer subset weight n_prompts k n_toxic rate rate_mean
         rate_lo rate_hi pooled_rate pooled_rate_lo pooled_rate_hi score_mean score_mean_lo

@@ -21,6 +21,8 @@ from toxtrail.reporting.notes import pooling_notes, seed_notes
 from toxtrail.stats.bayes_libraries import SampleResult
 from toxtrail.storage.artifacts import ArtifactStore
 
+pytestmark = pytest.mark.slow
+
 POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.9)
 REAL = PoolingConfig(chains=4, draws=8000, target_accept=0.97)
 PARENTS = {"base": None, "tuned": "base", "again": "base"}

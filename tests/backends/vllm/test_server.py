@@ -20,6 +20,8 @@ from toxtrail.backends.vllm.installation import VllmInstallation
 from toxtrail.backends.vllm.server import VllmSettings, excerpt, running_server, serve_command
 from toxtrail.errors import BackendError
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = f"""#!{sys.executable} -ISu
 import json, os, signal, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer

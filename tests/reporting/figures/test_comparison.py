@@ -36,6 +36,8 @@ from toxtrail.reporting.figures.comparison import (
 from toxtrail.reporting.figures.pooled_checks import posterior_predictive_figure, rank_figure
 from toxtrail.reporting.figures.style import variant_style
 
+pytestmark = pytest.mark.slow
+
 PARENTS = {"base": None, "tuned": "base"}
 MISMATCH = ConditionMismatchRow(variant="v", field="x", found="1", reference="2")
 CHECK = {

@@ -41,6 +41,7 @@ def log_likelihood(labels, eta, sd_prompt):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variants", "prompts"), [(2, (7, 5)), (5, (9, 4, 6)), (3, (8,))])
 def test_the_collapsed_likelihood_is_that_of_every_single_prompt(variants, prompts):
     rng = np.random.default_rng(variants)

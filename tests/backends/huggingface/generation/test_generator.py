@@ -13,6 +13,8 @@ from toxtrail.backends.protocols import Decoding, EncodedPrompt
 from toxtrail.errors import ConfigError
 from toxtrail.records.rows import Turn
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["The ship", "What is the capital of France? Paris", "A", "birds build nests in it. Birds"]
 
 

@@ -25,6 +25,8 @@ from toxtrail.backends.protocols import Decoding, EncodedPrompt
 from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 320
 COMMON = {
     "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,

@@ -23,6 +23,8 @@ from toxtrail.errors import BackendError, ConfigError, DataError
 from toxtrail.provenance.identity import Manifest
 from toxtrail.records.rows import InstructionExample, TrainingSplit, Turn
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = [
     InstructionExample(f"Count to {i}", "", f"The ship sailed {i} times over the sea")
     for i in range(9)
