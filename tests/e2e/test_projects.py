@@ -149,19 +149,27 @@ def test_outside_of_both_a_name_is_ambiguous(team, tmp_path):
 
 
 def test_the_newest_run_of_another_project_under_other_conditions_is_not_taken(team, tmp_path):
+    from mlflow import MlflowClient
+
     third = shared(team.yours, tmp_path / "third", {"project": "third-0badcafe"})
     third.edit(posterior={"threshold": {"judge": 0.9}})
     third.toxtrail("run")
-    assert set(team.ids(third)) == NAMES
-    mine = team.ids(team.mine)
-    assert team.ids(team.mine, "--latest") == mine
-    (found,) = team.mine.json("compare", "base", "tuned")
-    assert [row["n"] for row in found["pairs"]] == [
-        row["n"] for row in team.mine.json("compare", "--mlflow")[0]["pairs"]
-    ]
-    gate = team.mine.toxtrail("gate", "--mlflow", "--json", code=None).stdout
-    assert gate == team.mine.toxtrail("gate", "--json", code=None).stdout
-    team.mine.toxtrail("verify")
+    runs = team.ids(third)
+    assert set(runs) == NAMES
+    try:
+        mine = team.ids(team.mine)
+        assert team.ids(team.mine, "--latest") == mine
+        (found,) = team.mine.json("compare", "base", "tuned")
+        assert [row["n"] for row in found["pairs"]] == [
+            row["n"] for row in team.mine.json("compare", "--mlflow")[0]["pairs"]
+        ]
+        gate = team.mine.toxtrail("gate", "--mlflow", "--json", code=None).stdout
+        assert gate == team.mine.toxtrail("gate", "--json", code=None).stdout
+        team.mine.toxtrail("verify")
+    finally:
+        client = MlflowClient(third.env["MLFLOW_TRACKING_URI"])
+        for run_id in runs.values():
+            client.delete_run(run_id)
 
 
 def test_a_changed_project_is_reported_and_its_numbers_are_not_shown(team, tmp_path):
