@@ -144,7 +144,7 @@ def test_an_audit_shows_a_changed_file(breakable, monkeypatch):
     assert not result.ok
     assert any(check.outcome == "BROKEN" and "tuned" in check.name for check in result.failed)
     with pytest.raises(DataError):
-        toxtrail.gate(dir=breakable.root)
+        toxtrail.gate(folder=breakable.root)
 
 
 def test_a_gate_is_that_of_the_command(experiment, tmp_path):
@@ -165,7 +165,7 @@ def test_a_gate_is_that_of_the_command(experiment, tmp_path):
 
 
 def test_a_folder_without_an_experiment_is_refused(tmp_path):
-    for function in (toxtrail.load, lambda folder: toxtrail.gate(dir=folder)):
+    for function in (toxtrail.load, lambda folder: toxtrail.gate(folder=folder)):
         with pytest.raises(ConfigError):
             function(tmp_path)
 

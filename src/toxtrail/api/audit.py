@@ -76,7 +76,7 @@ class AuditResult:
 
 def audit(
     ref: str | Path,
-    dir: str | Path = ".",  # noqa: A002
+    folder: str | Path = ".",
     *,
     verify: bool = True,
     from_mlflow: bool = False,
@@ -97,7 +97,7 @@ def audit(
     Args:
         ref: a variant, a family, an MLflow run, a content key or hash, a file, one generation or
             one number; see `toxtrail audit --help`. A path is relative to the working directory.
-        dir: the experiment's folder, or one in it.
+        folder: the experiment's folder, or one in it.
         verify: false shows the lineage only.
         from_mlflow: audit an MLflow run by its own files even in an experiment's folder.
         public_keys: files of the keys that signatures are verified with.
@@ -110,7 +110,7 @@ def audit(
     from toxtrail.auditing.bundle.signing import public_key
     from toxtrail.auditing.lineage.resolve import resolve
 
-    experiment, ref = Experiment(Path(dir)), str(ref)
+    experiment, ref = Experiment(Path(folder)), str(ref)
     keys = [public_key(Path(path)) for path in public_keys]
     source = source_of(experiment, ref, from_mlflow)
     if source == "run":

@@ -38,7 +38,7 @@ class GatedComparisons(NamedTuple):
 
 def gate(
     policy: Policy | None = None,
-    dir: str | Path = ".",  # noqa: A002
+    folder: str | Path = ".",
     *,
     from_mlflow: bool = False,
     project: str | None = None,
@@ -57,7 +57,7 @@ def gate(
     Args:
         policy: the content of a policy file (docs/gate.md), or its path; None: no variant is
             credibly more toxic than its parent, or less toxic with reduced output.
-        dir: the experiment's folder, or one in it.
+        folder: the experiment's folder, or one in it.
         from_mlflow: read from MLflow even if local files exist.
         project: another project of the MLflow store.
 
@@ -66,7 +66,7 @@ def gate(
         DataError: a result is outdated, missing or damaged.
         BackendError: the MLflow store cannot be read.
     """
-    experiment = Experiment(Path(dir))
+    experiment = Experiment(Path(folder))
     experiment.selected_project = project
     return gated_comparisons(experiment, policy, from_mlflow).result
 

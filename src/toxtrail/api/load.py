@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toxtrail.records.results import ComparisonSummary
 
 
-def load(dir: str | Path = ".", *, from_mlflow: bool = False) -> Results:  # noqa: A002
+def load(folder: str | Path = ".", *, from_mlflow: bool = False) -> Results:
     """Return the results of an experiment, each read on first use.
 
     Results are read from the files of the experiment, and those that are missing from its MLflow
@@ -37,13 +37,13 @@ def load(dir: str | Path = ".", *, from_mlflow: bool = False) -> Results:  # noq
     ['a', 'b', 'n', 'verdict']
 
     Args:
-        dir: the experiment's folder, or one in it.
+        folder: the experiment's folder, or one in it.
         from_mlflow: read from MLflow even if local files exist.
 
     Raises:
         ConfigError: there is no experiment, or its params.yaml is invalid.
     """
-    experiment = Experiment(Path(dir))
+    experiment = Experiment(Path(folder))
     return Results(experiment, list(experiment.config.families), from_mlflow)
 
 

@@ -10,6 +10,7 @@ from toxtrail.cli._compare_output import LoadedComparison
 from toxtrail.console import echo
 from toxtrail.errors import DataError, ToxtrailError, problem_of
 from toxtrail.experiment import Experiment
+from toxtrail.regular_files import is_file
 
 if TYPE_CHECKING:
     from toxtrail.auditing.status.variant_progress import VariantProgress
@@ -47,7 +48,7 @@ def current_comparison(experiment: Experiment, family: str) -> LoadedComparison:
 
     project = experiment.config.tracking.project
     path = experiment.store.comparison_dir(family) / "summary.json"
-    is_stored = path.is_file()
+    is_stored = is_file(path)
     if is_stored and not result_changes(experiment, path):
         return LoadedComparison(*results.load_comparison(experiment, family, False, project))
     progress = family_progress(experiment, family)

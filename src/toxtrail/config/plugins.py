@@ -76,14 +76,8 @@ class Plugin(NamedTuple):
         Raises:
             ConfigError: it cannot be imported, or is not derived from `base`.
         """
-        try:
+        with _import_errors(self.name, self.label):
             options = self.entry.load()
-        except Exception as error:
-            raise ConfigError(
-                f'The plug-in "{self.name}" of {self.label} cannot be imported '
-                f"({type(error).__name__}: {error}). Install it again, or remove it from "
-                "params.yaml."
-            ) from error
         if not (isinstance(options, type) and issubclass(options, base)):
             raise ConfigError(
                 f'The plug-in "{self.name}" of {self.label}: {self.entry.value} must be a class '

@@ -8,6 +8,10 @@ from typing import Literal, NamedTuple
 
 from toxtrail.auditing.status.outdated_results import outdated
 from toxtrail.experiment import Experiment
+from toxtrail.regular_files import is_file
+
+NO_MANIFEST = "it has no manifest, so its inputs are not known"
+"""Difference of a result that does not contain what it was computed from."""
 
 
 class VariantProgress(NamedTuple):
@@ -23,7 +27,7 @@ def family_progress(experiment: Experiment, family: str) -> list[VariantProgress
     """Return the progress of each variant, in the family's order.
 
     Raises:
-        ToxtrailError: a result cannot be read.
+        ToxtrailError, OSError: a result cannot be read.
     """
     variants = experiment.config.families[family].variants
     return [_variant_progress(experiment, family, variant) for variant in variants]
@@ -33,10 +37,12 @@ def result_changes(experiment: Experiment, path: Path) -> Sequence[str]:
     """Return the differences between the inputs of a result and the present files.
 
     Raises:
-        ToxtrailError: the result cannot be read.
+        ToxtrailError, OSError: the result cannot be read.
     """
     manifest = experiment.store.describe_input(path).manifest
-    return outdated(experiment.config, experiment.root, manifest) if manifest else ()
+    if manifest is None:
+        return (NO_MANIFEST,)
+    return outdated(experiment.config, experiment.root, manifest)
 
 
 def _variant_progress(experiment: Experiment, family: str, variant: str) -> VariantProgress:
@@ -47,7 +53,7 @@ def _variant_progress(experiment: Experiment, family: str, variant: str) -> Vari
         "rates": store.posterior_dir(family, variant) / "summary.json",
     }
     for name, path in outputs.items():
-        if not path.is_file():
+        if not is_file(path):
             return VariantProgress(variant, "not finished", f"no {name} yet")
     changes = result_changes(experiment, outputs["rates"])
     if changes:

@@ -36,7 +36,7 @@ class OtherBytes(NamedTuple):
     """Largest change of a rate or a difference, in percentage points; None if no family could be
     compared."""
     not_compared: tuple[str, ...]
-    """Families whose committed numbers are not here, or are those of other rows."""
+    """Families whose committed numbers are not here, cannot be read, or are those of other rows."""
 
 
 def other_bytes(root: Path) -> OtherBytes | None:
@@ -109,8 +109,8 @@ def other_bytes_message(changed: OtherBytes) -> str:
         else ""
     )
     missing = (
-        f"The committed numbers of {', '.join(changed.not_compared)} are not here, so they were "
-        "not compared. "
+        f"No committed numbers of {', '.join(changed.not_compared)} that can be compared were read "
+        "from DVC's cache. "
         if changed.not_compared
         else ""
     )
