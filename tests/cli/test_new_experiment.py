@@ -19,6 +19,10 @@ from toxtrail.config.load import load_config
 pytestmark = pytest.mark.slow
 
 PINNED = f"@{COMMIT}"
+ONE_LAYER = {
+    "model_type": "llama", "vocab_size": 4, "hidden_size": 16, "intermediate_size": 16,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +35,30 @@ def here(tmp_path, monkeypatch, hub):
         monkeypatch.setenv(f"GIT_{person}_NAME", "test")
         monkeypatch.setenv(f"GIT_{person}_EMAIL", "test@example.org")
     hub.models["org/Base"] = model()
+    hub.models["org/Base"].files["config.json"] = json.dumps(ONE_LAYER).encode()
     hub.models["org/Tuned"] = model("org/Base")
     hub.models["org/Other"] = model("org/base-of-another")
-    hub.models["org/Lora"] = adapter("org/Base")
+    hub.models["org/Lora"] = lora_on_the_hub(tmp_path / "lora", 16)
     (tmp_path / "here/own.csv").write_text("id,prompt\n1,one\n2,two\n3,three\n", "utf-8")
     return tmp_path / "here"
+
+
+def write_lora(folder, columns, base, scale=1):
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
+              "task_type": "CAUSAL_LM", "base_model_name_or_path": base}  # fmt: skip
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    tensors = {f"{name}A.weight": np.ones((2, columns), "float32"),
+               f"{name}B.weight": np.full((columns, 2), scale, "float32")}  # fmt: skip
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors))
+
+
+def lora_on_the_hub(folder, columns, scale=1):
+    write_lora(folder, columns, "org/Base", scale)
+    repo = adapter("org/Base")
+    repo.files |= {path.name: path.read_bytes() for path in folder.iterdir()}
+    return repo
 
 
 def config_of(here, name="mine"):
@@ -123,17 +146,6 @@ def test_options_of_models_need_a_base(run):
     assert "not both" in make(run, "--base", "org/Base", "--preset", "demo", code=2)
 
 
-def write_lora(folder, columns, base, scale=1):
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
-              "task_type": "CAUSAL_LM", "base_model_name_or_path": base}  # fmt: skip
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
-    tensors = {f"{name}A.weight": np.ones((2, columns), "float32"),
-               f"{name}B.weight": np.full((columns, 2), scale, "float32")}  # fmt: skip
-    (folder / "adapter_model.safetensors").write_bytes(save(tensors))
-
-
 def test_a_local_adapter_must_fit_its_base_and_change_it(run, here, tiny_llama):
     tiny_llama(here / "base")
     write_lora(here / "fits", 16, str(here / "base"))
@@ -148,6 +160,27 @@ def test_a_local_adapter_must_fit_its_base_and_change_it(run, here, tiny_llama):
     output = make(run, "--base", "base", "--tuned", "fits")
     assert "LoRA adapter" in output
     assert config_of(here).models["fits"].adapter.sha256
+
+
+def test_an_adapter_on_the_hub_must_fit_its_base_and_change_it(run, here, hub, tmp_path):
+    hub.models["org/Wide"] = lora_on_the_hub(tmp_path / "wide", 32)
+    hub.models["org/Idle"] = lora_on_the_hub(tmp_path / "idle", 16, scale=0)
+    output = make(run, "--base", "org/Base", "--tuned", "org/Wide", code=1)
+    assert "does not fit the base model" in output
+    assert "zero" in make(run, "--base", "org/Base", "--tuned", "org/Idle", code=1)
+    assert not (here / "mine").exists()
+    del hub.models["org/Base"].files["config.json"]  # it is checked with the weights
+    make(run, "--base", "org/Base", "--tuned", "org/Idle")
+    assert not [path for path in hub.asked if "org/Base/resolve" in path and "safetensors" in path]
+
+
+def test_the_folder_of_quick_is_that_of_the_command_group_too(run, here):
+    make(run, "--base", "org/Base", "--tuned", "org/Tuned")
+    quick = ("quick", "org/Base", "org/Other")
+    assert "names org/base-of-another" in run("-C", "mine", *quick, code=1)
+    assert "mutually exclusive" in run("-C", "mine", *quick, "--dir", "other", code=2)
+    assert "existing experiment" in run("-C", "mine", "init", "other", code=2)
+    assert sorted(path.name for path in here.iterdir()) == ["mine", "own.csv"]
 
 
 def test_two_files_of_texts_bring_their_prompts(run, here):

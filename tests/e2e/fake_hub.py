@@ -81,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(200, b"{}") if repo.open_to_us else self.refuse(403, "GatedRepo")
         elif rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
             self.refuse(404, "RevisionNotFound")
+        elif rest[:1] == ["tree"]:
+            self.send(200, json.dumps([_listed(*file) for file in repo.files.items()]).encode())
         else:
             self.send(200, json.dumps(_described(name, repo)).encode())
 
@@ -106,6 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _listed(path: str, content: bytes) -> dict[str, Any]:
+    oid = hashlib.sha1(content).hexdigest()
+    return {"type": "file", "path": path, "size": len(content), "oid": oid}
 
 
 def _described(name: str, repo: Repo) -> dict[str, Any]:

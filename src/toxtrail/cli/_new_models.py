@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,19 +155,33 @@ def _refuse_same_content(address: str, sha256: str | None, base: ModelConfig) ->
 
 
 def _refuse_other_base(experiment: Experiment, base: ModelConfig, adapter_uri: str) -> None:
-    """Raise unless a local adapter fits a local base and changes it. On the Hub, this is checked
-    when the weights are downloaded."""
+    """Raise unless an adapter fits its base and changes it. An adapter on the Hub is downloaded; of
+    a base on the Hub, config.json alone is read, and a base without one (GGUF) is checked when its
+    weights are downloaded."""
     from toxtrail.backends.assets import default_cache
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.execution.progress import progress
 
-    adapter = parse_uri(adapter_uri)
-    if not isinstance(parse_uri(base.uri), FileUri) or not isinstance(adapter, FileUri):
-        return
-    assets = make_asset_store(experiment, [adapter.path])
+    adapter, base_address = parse_uri(adapter_uri), parse_uri(base.uri)
+    local = [adapter.path] if isinstance(adapter, FileUri) else []
+    assets = make_asset_store(experiment, local)
     weights = HuggingFaceWeights(assets, default_cache(), progress())
-    weights.describe_adapter("adapter", adapter_uri, None, weights.describe(base.uri, base.sha256))
+    if isinstance(base_address, FileUri):
+        described = weights.describe(base.uri, base.sha256)
+        weights.describe_adapter("adapter", adapter_uri, None, described)
+    elif isinstance(base_address, HfUri) and (config := _base_config(base_address)):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(config), "utf-8")
+            weights.require_fitting_adapter(adapter_uri, Path(folder))
+
+
+def _base_config(address: HfUri) -> dict[str, Any] | None:
+    """Return config.json of a model on the Hub; None if it has none or the Hub does not answer."""
+    from toxtrail.backends.assets.hub_info import HubClient
+
+    folder = f"{address.path}/" if address.path else ""
+    return HubClient().json_file(address.repo, address.revision or "main", f"{folder}config.json")
 
 
 def _add_texts(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from toxtrail.config.sections import PROJECT_ID, PROJECT_ID_FORM
 from toxtrail.experiment import Experiment
@@ -93,6 +94,15 @@ all_projects_option: Callable[[Any], Any] = click.option(
 def project_options(command: Any) -> Any:
     """Add --project and --all-projects."""
     return project_option(all_projects_option(command))
+
+
+def directory_option(ctx: click.Context) -> Path | None:
+    """Return the folder that was given by -C before the command; None if it was not."""
+    parent = ctx.parent
+    if parent is None or parent.get_parameter_source("directory") is ParameterSource.DEFAULT:
+        return None
+    folder: Path = parent.params["directory"]
+    return folder
 
 
 def refuse_several(options: Mapping[str, object]) -> None:

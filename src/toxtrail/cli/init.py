@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toxtrail.cli._options import model_options
+from toxtrail.cli._options import directory_option, model_options
 from toxtrail.console import echo
 from toxtrail.scaffold import FIRST_COMMANDS, PRESETS
 
@@ -37,7 +37,9 @@ DEFAULT_PRESET = "demo"
     help="Name of its MLflow experiment (default: the name of DIR).",
 )
 @click.option("--no-git", is_flag=True, help="Skip `git init` and the first commit.")
+@click.pass_context
 def init(
+    ctx: click.Context,
     folder: Path,
     preset: str | None,
     base: str | None,
@@ -67,6 +69,10 @@ def init(
     from toxtrail.cli._new_experiment import put_under_git
     from toxtrail.cli._new_models import Request
 
+    if directory_option(ctx) is not None:
+        raise click.UsageError(
+            "-C is the folder of an existing experiment. Give the new one as DIR."
+        )
     if base is None:
         _refuse_without_base(tuned=tuned, prompts=prompts, column=column, scorer=scorer, n=n)
         _init_preset(folder, preset or DEFAULT_PRESET, experiment, no_git)

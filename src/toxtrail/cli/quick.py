@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from toxtrail.cli._options import model_options
+from toxtrail.cli._options import directory_option, model_options, refuse_several
 from toxtrail.cli._output import json_option, print_json
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
@@ -40,7 +40,7 @@ class QuickOutput(NamedTuple):
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder of the experiment (default: toxtrail-BASE, in this folder).",
+    help="Folder of the experiment (default: that of -C, or toxtrail-BASE in this folder).",
 )
 @json_option
 @click.pass_context
@@ -77,7 +77,7 @@ def quick(
     from toxtrail.cli.run import run
 
     request = Request.of(base, [tuned], prompts, column, scorer, n)
-    target = folder or default_folder(base)
+    target = _folder_of(ctx, folder) or default_folder(base)
     prepared = _prepare(target, request)
     experiment = ctx.obj = Experiment(target)
     for line in (f"folder: {target}", *prepared.choices):
@@ -85,6 +85,13 @@ def quick(
     with _stdout_to_stderr():
         ctx.invoke(run, keys=(), jobs=1, keep_going=False)
     _print_result(experiment, prepared, target, as_json)
+
+
+def _folder_of(ctx: click.Context, folder: Path | None) -> Path | None:
+    """Return the folder given by --dir or by -C of the command group; None if neither is given."""
+    given = directory_option(ctx)
+    refuse_several({"-C": given, "--dir": folder})
+    return given or folder
 
 
 def default_folder(base: str) -> Path:

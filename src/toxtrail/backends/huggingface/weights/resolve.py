@@ -93,10 +93,7 @@ class HuggingFaceWeights:
             BackendError: no weights, pickled ones with more than tensors, a missing or unexpected
                 tensor, all `lora_B` zero, or a file that is not hashed would be read.
         """
-        asset = self._assets.fetch(uri, sha256)
-        refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
-        copy = self._safetensors_copy(asset)
-        adapter = NamedFolder(uri, copy.folder if copy else asset.path)
+        asset, adapter, copy = self._fetch_adapter(uri, sha256)
         base_files = NamedFolder(base.uri, self.folder(base))
         embeddings = check_adapter(adapter.folder, base_files.folder, uri)
         before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
@@ -108,6 +105,24 @@ class HuggingFaceWeights:
             other_base=other_base(base_claim(asset.path), base.uri),
             **differences._asdict(),
         )  # fmt: skip
+
+    def require_fitting_adapter(self, uri: str, base_folder: Path) -> None:
+        """Fetch a LoRA adapter, and check that it fits the model of base_folder/config.json and
+        changes it. The weights of the base are not read.
+
+        Raises:
+            BackendError: as `describe_adapter`, without what depends on the base's tokenizer.
+        """
+        check_adapter(self._fetch_adapter(uri, None)[1].folder, base_folder, uri)
+
+    def _fetch_adapter(
+        self, uri: str, sha256: str | None
+    ) -> tuple[Asset, NamedFolder, ConvertedCopy | None]:
+        """Return an adapter as fetched, and its folder with safetensors, which may be a copy."""
+        asset = self._assets.fetch(uri, sha256)
+        refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
+        copy = self._safetensors_copy(asset)
+        return asset, NamedFolder(uri, copy.folder if copy else asset.path), copy
 
     def folder(self, base: BaseWeights) -> Path:
         """Return the folder that from_pretrained loads, with every file hashed again.
