@@ -183,7 +183,7 @@ def test_every_preset_passes_check(tmp_path, preset):
 def test_an_experiment_without_variants_says_which_command_adds_one(tmp_path):
     folder = tmp_path / "mine"
     assert "0 variants" in run("init", folder, "--preset", "empty", "--no-git")
-    for command in ("check", "run", "compare", "variants"):
+    for command in ("check", "plan", "status", "run", "compare", "variants"):
         assert "variants add ADDRESS --base" in run("-C", folder, command, code=1)
     params = (folder / "params.yaml").read_text("utf-8")
     (folder / "model").mkdir()

@@ -12,7 +12,7 @@ import click
 from toxtrail.cli._output import echo_labelled, echo_note, format_bytes, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError, DataError, did_you_mean
-from toxtrail.experiment import Experiment
+from toxtrail.experiment import NO_VARIANTS, Experiment
 from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def _planned(experiment: Experiment, options: PlanOptions) -> RunEstimate:
         raise ConfigError(
             f'Unknown family "{options.family}".{did_you_mean(options.family, config.families)}'
         )
+    if not config.variants:
+        raise ConfigError(NO_VARIANTS)
     notes: list[str] = []
     speed, problems = _speed(config, options)
     changed = _changed(root, notes) if exists else None

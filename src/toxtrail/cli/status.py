@@ -33,7 +33,6 @@ def status(experiment: Experiment, as_json: bool) -> None:
       toxtrail status --json
     """
     from toxtrail.auditing.status.not_pulled import not_pulled, pull_advice
-    from toxtrail.auditing.status.outdated_stages import staleness
     from toxtrail.auditing.verify.committed_lock import other_bytes, other_bytes_message
     from toxtrail.backends import git
     from toxtrail.cli._run_publishing import publication_of
@@ -44,7 +43,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
 
     root = experiment.root
     damage = _damage(root)
-    stale = staleness(root) if damage is None else None
+    stale = _staleness(experiment) if damage is None else None
     published = publication_of(experiment)
     if stale:
         why = [f"its run is not in the MLflow store {published.store}"]
@@ -102,6 +101,13 @@ def _print_stale(stale: Staleness) -> None:
     title = "Stages that `toxtrail run` will run (and those after them)"
     rows = [[stage, _why(entries)] for stage, entries in stale.stages.items()]
     print_table(Table(title, text_columns("stage", "why"), rows))
+
+
+def _staleness(experiment: Experiment) -> Staleness:
+    from toxtrail.auditing.status.outdated_stages import staleness
+
+    experiment.require_variants()
+    return staleness(experiment.root)
 
 
 def _damage(root: Path) -> str | None:

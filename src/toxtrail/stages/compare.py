@@ -37,6 +37,7 @@ from toxtrail.reporting.figures.comparison import (
     thresholds_figure,
 )
 from toxtrail.reporting.figures.dose_response import dose_figure
+from toxtrail.stats.bayes_libraries import diagnostics_packages
 from toxtrail.storage.artifacts import ArtifactStore
 
 
@@ -105,7 +106,8 @@ def _write(
     params: Mapping[str, Any],
     inputs: Mapping[str, InputFile],
 ) -> None:
-    versions = installed_versions("numpy", "scipy", "py3langid", "arviz", "matplotlib")
+    packages = ("numpy", "scipy", "py3langid", *diagnostics_packages(), "matplotlib")
+    versions = installed_versions(*packages)
     manifest = manifest_of("compare", family, params, inputs, versions)
     summary = output.summary
     folder = store.comparison_dir(family)

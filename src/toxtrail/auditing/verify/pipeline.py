@@ -48,6 +48,8 @@ LINK_OF_STAGE = {
 }
 
 RECEIPTS = "mlruns/receipts/"
+NAMED = 6
+"""Largest number of dependencies that one problem lists."""
 
 
 def receipt_of_commit_message(commit: str) -> str:
@@ -209,7 +211,9 @@ def other_run(evidence: VerifyContext, instance: StageRun, entry: LockEntry) -> 
 
 
 def _not_those(what: str, odd: set[str]) -> str:
-    return f"its {what} are not those of the stage: {', '.join(sorted(odd))}"
+    names = sorted(odd)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"its {what} are not those of the stage: {', '.join(names[:NAMED])}{more}"
 
 
 def _odd_modes(evidence: VerifyContext, instance: StageRun, entry: LockEntry) -> Iterator[str]:
