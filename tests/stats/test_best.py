@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from toxtrail.errors import DataError
-from toxtrail.stats.best import HYPER, LOCATIONS, WARNING, build, location_difference, model_data
+from toxtrail.stats.bayes_libraries import NutsSettings
+from toxtrail.stats.best import (
+    HYPER,
+    LOCATIONS,
+    WARNING,
+    compile_best,
+    location_difference,
+    sample_best,
+)
 from toxtrail.stats.paired_differences import Pairs, pair_posterior, verdict
-from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose, sample
+from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose
 
 EFFORT = SamplerSettings(4, 2000, 0.9, 1)
 
@@ -20,8 +28,13 @@ def scores(n, rate, shift, rng):
     return np.where(toxic, rng.uniform(0.5, 1, n), found)
 
 
-def fitted(a, b):
-    drawn = sample(build(a, b), EFFORT)
+@pytest.fixture(scope="module")
+def model():
+    return compile_best()
+
+
+def fitted(model, a, b):
+    drawn = sample_best(model, a, b, EFFORT)
     reported = {name: drawn.posterior[name] for name in LOCATIONS}
     assert convergence_problems(diagnose(drawn, HYPER, reported, 0.95)) == []
     return location_difference(drawn, a, b, 0.5, 0.95, np.random.default_rng(0))
@@ -33,30 +46,30 @@ def by_rates(a, b):
 
 
 @pytest.mark.slow
-def test_where_scores_are_what_it_assumes_it_finds_the_difference():
+def test_where_scores_are_what_it_assumes_it_finds_the_difference(model):
     rng = np.random.default_rng(3)
     a, b = rng.normal(0.4, 0.05, 300), rng.normal(0.45, 0.05, 300)
-    found = fitted(a, b)
+    found = fitted(model, a, b)
     assert found.mean == pytest.approx(b.mean() - a.mean(), abs=0.005)
     assert found.verdict == "higher"
     assert found.fits
 
 
 @pytest.mark.slow
-def test_the_trap_it_misses_ten_times_as_many_toxic_texts():
+def test_the_trap_it_misses_ten_times_as_many_toxic_texts(model):
     rng = np.random.default_rng(1)
     a, b = scores(2400, 0.01, 0, rng), scores(2400, 0.10, 0, rng)
-    found = fitted(a, b)
+    found = fitted(model, a, b)
     assert abs(found.mean) < 0.002
     assert not found.fits
     assert by_rates(a, b) == "higher"
 
 
 @pytest.mark.slow
-def test_the_trap_it_is_sure_of_a_difference_where_rates_are_equal():
+def test_the_trap_it_is_sure_of_a_difference_where_rates_are_equal(model):
     rng = np.random.default_rng(1)
     a, b = scores(2400, 0.05, 0, rng), scores(2400, 0.05, 0.2, rng)
-    found = fitted(a, b)
+    found = fitted(model, a, b)
     assert found.verdict == "higher"
     assert not found.fits
     assert by_rates(a, b) == "not decisive"
@@ -67,7 +80,7 @@ def test_the_trap_it_is_sure_of_a_difference_where_rates_are_equal():
 )
 def test_too_little_is_refused(a, b):
     with pytest.raises(DataError, match="at least two scores"):
-        build(np.array(a, float), np.array(b, float))
+        sample_best(None, np.array(a, float), np.array(b, float), EFFORT)
 
 
 def test_the_warning_says_what_to_do():
@@ -75,23 +88,15 @@ def test_the_warning_says_what_to_do():
 
 
 @pytest.mark.slow
-def test_it_covers_the_difference_of_what_it_assumes_and_not_that_of_rates():
+def test_it_covers_the_difference_of_what_it_assumes_and_not_that_of_rates(model):
     """Pairs of Student-t samples, and of scores whose rates differ by two points: the
     location is covered, the difference of rates never is."""
-    import nutpie
-    from pytensor.configdefaults import config
-
-    config.numba__fastmath = False
     rng, n, runs = np.random.default_rng(11), 150, 40
-    compiled = nutpie.compile_pymc_model(build(*rng.normal(0.4, 0.1, (2, n))))
 
     def interval(a, b, seed):
-        found = nutpie.sample(
-            compiled.with_data(**model_data(a, b)), draws=300, tune=300, chains=1, seed=seed,
-            target_accept=0.9, progress_bar=False, save_warmup=False,
-        ).posterior  # fmt: skip
-        step = (found["mu_b"] - found["mu_a"]).values
-        return np.quantile(step, [0.025, 0.975])
+        data = {"a": (a - 0.4) / 0.1, "b": (b - 0.4) / 0.1}
+        found = model.sample(data, NutsSettings(300, 300, 1, seed, 0.9)).posterior
+        return np.quantile(0.1 * (found["mu_b"] - found["mu_a"]), [0.025, 0.975])
 
     covered = 0
     for number in range(runs):

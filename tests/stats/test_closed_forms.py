@@ -8,6 +8,7 @@ from pair_tables import labels, pairs, posterior
 from scipy.special import expit
 
 from toxtrail.stats import published_model
+from toxtrail.stats.bayes_libraries import CompiledModel, NutsSettings
 from toxtrail.stats.paired_differences import PairCounts, pair_draws
 from toxtrail.stats.rate_posterior import rate_draws
 from toxtrail.stats.sampling import SamplerSettings, sample
@@ -45,7 +46,7 @@ def drawn():
         pm.Binomial("both", n - discordant, kappa, observed=table[:, 0])
         rate = pm.Beta("rate", 0.5, 0.5, shape=2)
         pm.Binomial("toxic", n, rate, observed=table[:, 0] + table[:, 1])
-    found = sample(model, SamplerSettings(4, 5000, 0.95, 1)).posterior
+    found = sample(CompiledModel(model), SamplerSettings(4, 5000, 0.95, 1)).posterior
     return {name: values.reshape(-1, *values.shape[2:]) for name, values in found.items()}
 
 
@@ -100,10 +101,6 @@ def test_counts_that_are_none_are_refused(toxic, n, said):
 def test_a_model_of_counts_covers_what_made_them_and_is_too_wide_on_shared_prompts():
     """Tables of three variants and two subsets, one compilation: independent prompts, and the
     same prompts with a strong effect of their own."""
-    import nutpie
-    from pytensor.configdefaults import config
-
-    config.numba__fastmath = False
     rng, n = np.random.default_rng(5), np.array([[400, 250]] * 3)
     compiled = None
     covered = {0.0: 0, 2.5: 0}
@@ -120,12 +117,10 @@ def test_a_model_of_counts_covers_what_made_them_and_is_too_wide_on_shared_promp
                 chance = expit(eta[:, s, None] + effect)
                 toxic[:, s] = (rng.random(chance.shape) < chance).sum(axis=1)
             if compiled is None:
-                compiled = nutpie.compile_pymc_model(published_model.build(toxic, n))
-            found = nutpie.sample(
-                compiled.with_data(counts=toxic, prompts=n), draws=300, tune=300, chains=1,
-                seed=number, target_accept=0.9, progress_bar=False, save_warmup=False,
-            ).posterior  # fmt: skip
-            rate = published_model.rates(found["eta"].values[0])
+                compiled = CompiledModel(published_model.build(toxic, n))
+            data, settings = {"counts": toxic, "prompts": n}, NutsSettings(300, 300, 1, number, 0.9)
+            found = compiled.sample(data, settings).posterior
+            rate = published_model.rates(found["eta"][0])
             low, high = np.quantile(rate[:, 1:] - rate[:, :1], [0.025, 0.975], axis=0)
             covered[spread] += ((low <= steps) & (steps <= high)).mean() / runs
     assert covered[0.0] >= 0.86

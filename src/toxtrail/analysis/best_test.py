@@ -15,9 +15,10 @@ from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
 from toxtrail.records.results import PairRow
-from toxtrail.stats.best import HYPER, LOCATIONS, build, location_difference
+from toxtrail.stats.bayes_libraries import CompiledModel
+from toxtrail.stats.best import HYPER, LOCATIONS, compile_best, location_difference, sample_best
 from toxtrail.stats.rates import Floats, named_rng
-from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose, sample
+from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose
 
 CHAINS, DRAWS, TARGET_ACCEPT = 4, 2000, 0.9
 
@@ -46,27 +47,31 @@ def best_rows(
 ) -> list[BestRow]:
     """Return the pairs of a comparison by one scorer, each with its difference of locations."""
     scorer_rows = [row for row in pairs if row.scorer == scorer]
-    rows = []
+    rows, model = [], compile_best()
     with progress.bar("BEST", len(scorer_rows), "pairs") as advance:
         for row in scorer_rows:
             a, b = (_scores(tables[name], scorer, row.subset) for name in (row.a, row.b))
             seed = named_rng(config.seed, f"best|{row.a}|{row.b}|{scorer}|{row.subset}")
-            rows.append(_best_row(row, a, b, config, seed))
+            rows.append(_best_row(model, row, a, b, config, seed))
             advance(1)
     return rows
 
 
 def _best_row(
-    pair: PairRow, a: Floats, b: Floats, config: PosteriorConfig, rng: np.random.Generator
+    model: CompiledModel,
+    pair: PairRow,
+    a: Floats,
+    b: Floats,
+    config: PosteriorConfig,
+    rng: np.random.Generator,
 ) -> BestRow:
     without = BestRow(pair, None, None, None, "did not converge", None, None, None)
     effort = SamplerSettings(CHAINS, DRAWS, TARGET_ACCEPT, int(rng.integers(2**31)))
-    try:
-        model = build(a, b)
-    except DataError as error:
-        return without._replace(best_verdict=str(error))
     for attempt in (effort, effort.harder()):
-        samples = sample(model, attempt)
+        try:
+            samples = sample_best(model, a, b, attempt)
+        except DataError as error:
+            return without._replace(best_verdict=str(error))
         reported = {name: samples.posterior[name] for name in LOCATIONS}
         if not convergence_problems(diagnose(samples, HYPER, reported, config.level)):
             difference = location_difference(samples, a, b, pair.threshold, config.level, rng)

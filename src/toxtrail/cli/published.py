@@ -129,10 +129,11 @@ def _of_table(
 
 
 def _sampler(toxic: Any, n: Any, effort: Any) -> Any:
+    from toxtrail.stats.bayes_libraries import CompiledModel
     from toxtrail.stats.published_model import build
     from toxtrail.stats.sampling import sample
 
-    return sample(build(toxic, n), effort)
+    return sample(CompiledModel(build(toxic, n)), effort)
 
 
 def _print(result: Mapping[str, Any]) -> None:

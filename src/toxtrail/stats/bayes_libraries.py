@@ -89,26 +89,26 @@ def load_pymc() -> Any:
     return pymc
 
 
-def sample_model(model: Model, settings: NutsSettings) -> SampleResult:
-    """Sample a PyMC model with nutpie, one process thread per chain."""
-    import pymc
-    from pytensor.configdefaults import config
+class CompiledModel:
+    """A PyMC model as machine code, which takes seconds to compile. Its data can be replaced."""
 
-    config.numba__fastmath = False  # otherwise draws depend on the compilation cache
-    with warnings.catch_warnings(), model:
-        warnings.simplefilter("ignore")
-        drawn = pymc.sample(
-            draws=settings.draws,
-            tune=settings.tune,
-            chains=settings.chains,
-            cores=settings.chains,
-            nuts_sampler="nutpie",
-            random_seed=settings.seed,
-            target_accept=settings.target_accept,
-            progressbar=False,
-            compute_convergence_checks=False,
-        )
-    return _sample_result(drawn)
+    def __init__(self, model: Model) -> None:
+        import nutpie
+        from pytensor.configdefaults import config
+
+        config.numba__fastmath = False  # otherwise draws depend on the compilation cache
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._compiled: Any = nutpie.compile_pymc_model(model)
+
+    def sample(self, data: Mapping[str, Any], settings: NutsSettings) -> SampleResult:
+        """Sample with nutpie, one thread per chain.
+
+        Args:
+            data: name of a `Data` of the model -> value in its place, with as many dimensions.
+            settings: settings of the sampler.
+        """
+        return _sample_result(_nutpie_sample(self._compiled.with_data(**data), settings))
 
 
 def sample_target(
@@ -124,7 +124,6 @@ def sample_target(
         start: function from a seed to an initial position.
         settings: settings of the sampler.
     """
-    import nutpie
     from nutpie.compile_pymc import CompiledPyMCModel
 
     shape = (target.size,)
@@ -146,9 +145,15 @@ def sample_target(
         _coords={},
         **{name: value for name, value in newer.items() if name in fields},
     )
+    return _sample_result(_nutpie_sample(model, settings))
+
+
+def _nutpie_sample(model: Any, settings: NutsSettings) -> Any:
+    import nutpie
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drawn = nutpie.sample(
+        return nutpie.sample(
             model,
             draws=settings.draws,
             tune=settings.tune,
@@ -158,7 +163,6 @@ def sample_target(
             progress_bar=False,
             save_warmup=False,
         )
-    return _sample_result(drawn)
 
 
 def _sample_result(drawn: Any) -> SampleResult:

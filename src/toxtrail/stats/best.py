@@ -17,18 +17,16 @@ Source: Kruschke 2013, Journal of Experimental Psychology: General 142(2), doi:1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from toxtrail.errors import DataError
-from toxtrail.stats.bayes_libraries import SampleResult, load_pymc
+from toxtrail.stats.bayes_libraries import CompiledModel, SampleResult, load_pymc
 from toxtrail.stats.paired_differences import Verdict, verdict
 from toxtrail.stats.rates import Floats, Interval, at_threshold, equal_tailed_interval
-
-if TYPE_CHECKING:
-    from toxtrail.stats.bayes_libraries import Model
+from toxtrail.stats.sampling import SamplerSettings, sample
 
 HYPER = ("nu",)
 LOCATIONS = ("mu_a", "mu_b")
@@ -54,35 +52,45 @@ class LocationDifference(NamedTuple):
     """Whether the model predicts the observed toxicity rates."""
 
 
-def build(a: Floats, b: Floats) -> Model:
-    """Build the model in this module's docstring.
+def compile_best() -> CompiledModel:
+    """Compile the model in this module's docstring once for all pairs of variants: scores are
+    standardised to m = 0 and s = 1, so that the priors are the same for all."""
+    pm = load_pymc()
+
+    with pm.Model() as model:
+        nu = pm.Deterministic("nu", 1 + pm.Exponential("nu_minus_one", scale=29))
+        for name in ("a", "b"):
+            mu = pm.Normal(f"mu_{name}", 0, 1000)
+            sigma = pm.Uniform(f"sigma_{name}", 1 / 1000, 1000)
+            data = pm.Data(name, np.array([-1.0, 1.0]))
+            pm.StudentT(f"score_{name}", nu=nu, mu=mu, sigma=sigma, observed=data)
+    return CompiledModel(model)
+
+
+def sample_best(
+    model: CompiledModel, a: Floats, b: Floats, effort: SamplerSettings
+) -> SampleResult:
+    """Sample locations, scales and nu of two variants, in the unit of the scores.
 
     Args:
+        model: result of `compile_best`.
         a, b: (row,) scores, in [0, 1].
+        effort: settings of the sampler.
 
     Raises:
         DataError: fewer than two scores of a variant, or all scores are equal.
     """
-    pm = load_pymc()
-
-    if min(a.size, b.size) < 2 or np.ptp(np.concatenate([a, b])) == 0:
-        raise DataError("BEST needs at least two scores of each variant, and not all the same.")
-    with pm.Model() as model:
-        values = model_data(a, b)
-        data = {name: pm.Data(name, value) for name, value in values.items()}
-        middle, scale = data["middle"], data["scale"]
-        nu = pm.Deterministic("nu", 1 + pm.Exponential("nu_minus_one", scale=29))
-        for name in ("a", "b"):
-            mu = pm.Normal(f"mu_{name}", middle, 1000 * scale)
-            sigma = pm.Uniform(f"sigma_{name}", scale / 1000, 1000 * scale)
-            pm.StudentT(f"score_{name}", nu=nu, mu=mu, sigma=sigma, observed=data[name])
-    return model
-
-
-def model_data(a: Floats, b: Floats) -> dict[str, Any]:
-    """Return the data of a built model by name, to replace them without compiling again."""
     together = np.concatenate([a, b])
-    return {"a": a, "b": b, "middle": together.mean(), "scale": together.std()}
+    if min(a.size, b.size) < 2 or np.ptp(together) == 0:
+        raise DataError("BEST needs at least two scores of each variant, and not all the same.")
+    middle, scale = together.mean(), together.std()
+    found = sample(model, effort, {"a": (a - middle) / scale, "b": (b - middle) / scale})
+    units = {"mu": (middle, scale), "sigma": (0.0, scale)}
+    posterior = dict(found.posterior)
+    for kind, (zero, unit) in units.items():
+        for name in ("a", "b"):
+            posterior[f"{kind}_{name}"] = zero + unit * posterior[f"{kind}_{name}"]
+    return found._replace(posterior=posterior)
 
 
 def location_difference(

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from toxtrail.errors import InferenceError
 from toxtrail.stats.bayes_libraries import (
+    CompiledModel,
     NutsSettings,
     SampleResult,
     Target,
@@ -24,13 +25,9 @@ from toxtrail.stats.bayes_libraries import (
     energy_fractions,
     quantile_error,
     r_hat,
-    sample_model,
     sample_target,
 )
 from toxtrail.stats.rates import Floats
-
-if TYPE_CHECKING:
-    from toxtrail.stats.bayes_libraries import Model
 
 MAX_R_HAT = 1.01
 MIN_ESS_HYPER, MIN_ESS = 400, 1000
@@ -77,12 +74,19 @@ class Diagnostics(NamedTuple):
     """Largest Monte Carlo error of a reported bound, divided by its maximum."""
 
 
-def sample(model: Model, effort: SamplerSettings) -> SampleResult:
-    """Sample a PyMC model with NUTS.
+def sample(
+    model: CompiledModel, effort: SamplerSettings, data: Mapping[str, Any] | None = None
+) -> SampleResult:
+    """Sample a compiled PyMC model with NUTS.
 
     On one machine, the same seed gives the same draws, with or without a compilation cache.
+
+    Args:
+        model: compiled model.
+        effort: settings of the sampler.
+        data: name -> value that replaces the data of the model.
     """
-    return sample_model(model, _nuts_settings(effort, max(effort.draws // 2, 500)))
+    return model.sample(data or {}, _nuts_settings(effort, max(effort.draws // 2, 500)))
 
 
 def walk(

@@ -48,8 +48,8 @@ def test_the_collapsed_likelihood_is_that_of_every_single_prompt(variants, promp
     labels = simulated(rng.normal(-1, 1, (variants, len(prompts))), 1.5, prompts, rng)
     model = build(count_labels(labels))
     wanted = model.replace_rvs_by_values([model["eta"], model["sd_prompt"]])
-    parameters = model.compile_fn(wanted, inputs=model.value_vars)
-    collapsed = model.compile_logp(vars=[model["likelihood"]])
+    parameters = model.compile_fn(wanted, inputs=model.value_vars, mode="FAST_COMPILE")
+    collapsed = model.compile_logp(vars=[model["likelihood"]], mode="FAST_COMPILE")
     start = model.initial_point()
     values, counts = [], count_labels(labels)
     for _ in range(3):
@@ -81,7 +81,7 @@ def test_prior_draws_are_those_of_the_model(variants, subsets):
         np.zeros((subsets, variants, variants), dtype=int),
     )
     model = build(counts)
-    theirs = pm.draw([model["eta"], model["sd_prompt"]], 4000, random_seed=1)
+    theirs = pm.draw([model["eta"], model["sd_prompt"]], 4000, random_seed=1, mode="FAST_COMPILE")
     eta, hyper = hierarchical_model.prior_draws(variants, subsets, 4000, np.random.default_rng(2))
     for own, other in ((eta, theirs[0]), (hyper["sd_prompt"], theirs[1])):
         pair = (own.reshape(4000, -1)[:, 0], other.reshape(4000, -1)[:, 0])
@@ -95,11 +95,14 @@ def test_the_log_prior_rises_and_falls_with_the_models_own(subsets):
     labels = [np.array([[0, 1, 1], [0, 0, 1]], float)] * subsets
     model, rng = build(count_labels(labels)), np.random.default_rng(3)
     names = [n for n in (*HYPER, "subset_effect") if n in model.named_vars]
-    of_model = model.compile_logp(vars=[model[n] for n in names], jacobian=False)
+    of_model = model.compile_logp(
+        vars=[model[n] for n in names], jacobian=False, mode="FAST_COMPILE"
+    )
     values = model.compile_fn(
         model.replace_rvs_by_values([model[n] for n in names]),
         inputs=model.value_vars,
         on_unused_input="ignore",
+        mode="FAST_COMPILE",
     )
     start, gaps = model.initial_point(), []
     for _ in range(3):

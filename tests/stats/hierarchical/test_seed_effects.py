@@ -63,7 +63,8 @@ def test_prior_draws_are_those_of_the_model():
     rng = np.random.default_rng(1)
     model = build(count_labels([labels([0, 0, 0], 40, rng)], recipes))
     with model:
-        drawn = pm.draw([model["eta"], model["sd_recipe"]], 4000, random_seed=1)
+        wanted = [model["eta"], model["sd_recipe"]]
+        drawn = pm.draw(wanted, 4000, random_seed=1, mode="FAST_COMPILE")
     eta, hyper = prior_draws(4, 1, 4000, np.random.default_rng(2), recipes)
     pairs = [
         (drawn[0][:, 0, 0], eta[:, 0, 0]),
