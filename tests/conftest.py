@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from toxtrail.cli import ARITHMETIC
+from toxtrail.cli import ARITHMETIC, GARBAGE_COLLECTION
 
+gc.set_threshold(*GARBAGE_COLLECTION)
 for name, value in ARITHMETIC.items():  # as the command does, before torch is imported
     os.environ.setdefault(name, value)
 os.environ.pop("COLUMNS", None)  # of pytest-xdist, by which output in a pipe would be folded

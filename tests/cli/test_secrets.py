@@ -61,7 +61,7 @@ class Repeating(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Repeating) as own:
-        threading.Thread(target=own.serve_forever, daemon=True).start()
+        threading.Thread(target=own.serve_forever, args=(0.01,), daemon=True).start()
         yield own.server_address[1]
         own.shutdown()
 

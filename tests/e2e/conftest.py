@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import forks
 import pytest
 import yaml
+from filelock import FileLock
 from kept import Kept
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -116,14 +119,42 @@ def lab(tiny_assets, tmp_path) -> Lab:
 @pytest.fixture(scope="session")
 def finished(tiny_assets, tmp_path_factory) -> Lab:
     """An experiment that has been run once and committed; all tests share it and put back what they
-    move."""
-    made = make_lab(tiny_assets, tmp_path_factory.mktemp("finished") / "lab")
+    move. One process of pytest-xdist runs it, the others have copies."""
+    own = tmp_path_factory.mktemp("finished")
+    shared = tmp_path_factory.getbasetemp().parent / "finished"
+    if "PYTEST_XDIST_TESTRUNUID" not in os.environ:
+        return run_lab(tiny_assets, own / "lab")
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            made = run_lab(tiny_assets, own / "lab")
+            shutil.copytree(own, f"{shared}.new", symlinks=True)
+            Path(f"{shared}.new").rename(shared)
+            (shared / "place").write_text(str(made.root), "utf-8")
+            return made
+    shutil.copytree(shared, own, symlinks=True, dirs_exist_ok=True)
+    move_store(own / "lab", (own / "place").read_text("utf-8"))
+    return Lab(own / "lab", lab_env(own / "lab"))
+
+
+def run_lab(assets: Path, root: Path) -> Lab:
+    made = make_lab(assets, root)
     made.toxtrail("pin")
     made.git("commit", "-qam", "pins")
     made.toxtrail("run")
     made.git("add", "-A")
     made.git("commit", "-qm", "run")
     return made
+
+
+def move_store(root: Path, old: str) -> None:
+    """Correct the absolute paths in the MLflow store of a copied experiment."""
+    columns = {"experiments": "artifact_location", "runs": "artifact_uri",
+               "logged_models": "artifact_location"}  # fmt: skip
+    with closing(sqlite3.connect(root / "mlruns/mlflow.db")) as database:
+        for table, column in columns.items():
+            value = f"replace({column}, ?, ?)"
+            database.execute(f"UPDATE {table} SET {column} = {value}", (old, str(root)))
+        database.commit()
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +195,14 @@ def make_lab(assets: Path, root: Path) -> Lab:
     shutil.copytree(assets, root / "assets")
     shutil.copy(assets / "params.yaml", root / "params.yaml")
     (root / "assets" / "params.yaml").unlink()
+    lab = Lab(root, lab_env(root))
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        lab.git(*command)
+    return lab
+
+
+def lab_env(root: Path) -> dict[str, str]:
+    """Caches and settings of its own, beside an experiment."""
     state = root.parent / "state"
     env = {
         **forks.ENVIRONMENT,
@@ -176,10 +215,7 @@ def make_lab(assets: Path, root: Path) -> Lab:
     }
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT"):
         env.pop(name, None)
-    lab = Lab(root, env)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
-        lab.git(*command)
-    return lab
+    return env
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

@@ -135,7 +135,7 @@ def _described(name: str, repo: Repo) -> dict[str, Any]:
 def serving() -> Iterator[FakeHub]:
     """A hub for as long as the block lasts."""
     hub = FakeHub()
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
     yield hub
     hub.shutdown()
     hub.server_close()

@@ -1,10 +1,10 @@
 """Commands as forks of one process that has imported their libraries.
 
 To start Python and import torch, transformers, DVC and MLflow takes many times as long as most
-commands on a tiny experiment. `python fork_server.py SOCKET` imports them once and waits; each
-request (program, arguments, folder, environment, three file descriptors) becomes a process of its
-own, with the exit code and the output of the installed command. tests/e2e/test_forks.py holds the
-two against each other.
+commands on a tiny experiment. `python fork_server.py SOCKET --until PID` imports them once, and
+waits as long as that process runs; each request (program, arguments, folder, environment, three
+file descriptors) becomes a process of its own, with the exit code and the output of the installed
+command. tests/e2e/test_forks.py holds the two against each other.
 
 `python -I -S fork_server.py SOCKET PROGRAM ARGUMENTS...` asks for one: `toxtrail run` starts DVC
 by it. It imports nothing but the standard library.
@@ -76,14 +76,14 @@ def ask(
     return int(answer)
 
 
-def serve(address: str) -> None:
-    """Until the process that started this one ends."""
+def serve(address: str, until: int) -> None:
+    """Until that process ends."""
+    leash = os.pidfd_open(until)
     _import_libraries()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{address}.new")
         server.listen(16)
         Path(f"{address}.new").rename(address)  # it exists: it answers
-        leash = sys.stdin.fileno()
         while leash not in select.select([server, leash], [], [])[0]:
             connection, _ = server.accept()
             _reap_children()
@@ -106,8 +106,9 @@ def _import_libraries() -> None:
     import pkgutil
 
     import toxtrail
-    from toxtrail.cli import ARITHMETIC
+    from toxtrail.cli import ARITHMETIC, GARBAGE_COLLECTION
 
+    gc.set_threshold(*GARBAGE_COLLECTION)
     for name, value in ARITHMETIC.items():
         os.environ.setdefault(name, value)
     from toxtrail.cli import _dvc_fork
@@ -200,8 +201,8 @@ def _run_dvc_by_a_fork(address: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        serve(sys.argv[1])
+    if sys.argv[2] == "--until":
+        serve(sys.argv[1], int(sys.argv[3]))
     else:
         place, name, *rest = sys.argv[1:]
         sys.exit(ask(place, name, rest, str(Path.cwd()), dict(os.environ), (0, 1, 2)))

@@ -1,4 +1,4 @@
-"""The fork server of this test process: the first command starts it, and it ends with us."""
+"""The fork server of a test run: the first command starts it, and it ends with the run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import fork_server
+from filelock import FileLock
 
 PROGRAMS = {
     "toxtrail": [str(Path(sys.executable).with_name("toxtrail"))],
@@ -67,8 +68,7 @@ def itself(
 @cache
 def programs() -> Path:
     """A folder for PATH: programs that run as forks, whoever starts them."""
-    folder = Path(address()).with_name("bin")
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="forks-bin-"))
     for program in PROGRAMS:
         words = [sys.executable, "-I", "-S", fork_server.__file__, address(), program]
         path = folder / program
@@ -79,26 +79,37 @@ def programs() -> Path:
 
 @cache
 def address() -> str:
-    return start(sys.executable, {**ENVIRONMENT, **SETTINGS})
+    """Of the one server of all processes of pytest-xdist, or of a server of this process."""
+    env = {**ENVIRONMENT, **SETTINGS}
+    run = ENVIRONMENT.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return start(sys.executable, env)
+    folder = Path(tempfile.gettempdir()) / f"forks-{run}"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "socket").exists():
+            _start(sys.executable, env, folder, os.getppid())
+    return str(folder / "socket")
 
 
 def start(python: str, env: Mapping[str, str]) -> str:
-    """Start a fork server of an interpreter; its address."""
+    """Start a fork server of an interpreter, which ends with this process; its address."""
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
+    _start(python, env, folder, os.getpid())
+    return str(folder / "socket")
+
+
+def _start(python: str, env: Mapping[str, str], folder: Path, until: int) -> None:
+    """Start a fork server, which ends with a process, and wait until it answers."""
     address = folder / "socket"
     process = subprocess.Popen(
-        [python, str(Path(fork_server.__file__)), str(address)],
+        [python, str(Path(fork_server.__file__)), str(address), "--until", str(until)],
         env=env,
-        stdin=subprocess.PIPE,  # until we close it, or end
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=(folder / "log").open("w"),
+        start_new_session=True,
     )
-    _SERVERS.append(process)
     while not address.exists():
         assert process.poll() is None, (folder / "log").read_text("utf-8")
         time.sleep(0.05)
-    return str(address)
-
-
-_SERVERS: list[subprocess.Popen[bytes]] = []
-"""Kept, or their standard input would be closed."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Lab
 
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 
@@ -46,9 +47,7 @@ def experiment(breakable, target):
     values["posterior"]["threshold"]["listed"] = 0.5
     values["generation"]["engine"] = {"kind": "copying", "times": 2}
     (breakable.root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    breakable.env["PYTHONPATH"] = str(target)
-    yield breakable
-    del breakable.env["PYTHONPATH"]
+    return Lab(breakable.root, {**breakable.env, "PYTHONPATH": str(target)})
 
 
 def manifest(lab, stage):

@@ -9,6 +9,7 @@ stage, its inputs and outputs, its exit code and its reaction to signals are the
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import os
 import shlex
@@ -21,6 +22,7 @@ from typing import Any, NoReturn
 from toxtrail.backends.dvc import can_fork
 from toxtrail.backends.dvc_process import run_dvc
 from toxtrail.backends.supervise import die_with
+from toxtrail.cli import GARBAGE_COLLECTION
 from toxtrail.cli import main as toxtrail
 from toxtrail.console import echo, finish, prepare, print_crash
 
@@ -35,6 +37,7 @@ PRELOADED_MODULES = (
 
 def main() -> NoReturn:
     """Run DVC's command line with another way to run a stage."""
+    gc.set_threshold(*GARBAGE_COLLECTION)
     from dvc.stage import run
 
     prepare()

@@ -226,7 +226,7 @@ def index(tmp_path, monkeypatch):
         archive.writestr("toydata-1.0.dist-info/RECORD", "")
     asked: list[str | None] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Index, wheel, asked))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)

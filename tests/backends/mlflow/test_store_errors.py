@@ -254,7 +254,7 @@ class Proxy(BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy(monkeypatch):
     server = HTTPServer(("127.0.0.1", 0), Proxy)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

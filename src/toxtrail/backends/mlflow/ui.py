@@ -47,7 +47,11 @@ def serve_ui(root: Path, host: str, port: int) -> int:
         "--host", host, "--port", str(port),
         "--workers", "1",  # starts at once; several are restarted forever on a busy machine
     ]  # fmt: skip
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five processes for jobs of GenAI
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     try:
         return run_foreground(command, root, environment)
     except KeyboardInterrupt:
