@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from toxtrail.preflight import machine
 from toxtrail.preflight.machine import pinned_versions
 
 
@@ -23,3 +24,24 @@ from toxtrail.preflight.machine import pinned_versions
 )
 def test_pins_with_a_marker_count_where_it_is_true(text, pins):
     assert pinned_versions(text) == pins
+
+
+def test_other_versions_than_the_pinned_ones_are_supported_within_the_bounds(tmp_path, monkeypatch):
+    pins = tmp_path / "requirements.txt"
+    pins.write_text("click==0.0.1\n", "utf-8")
+    finding = machine._packages(pins)
+    assert finding.ok
+    assert "click" in finding.found
+    assert finding.cure
+    monkeypatch.setattr(
+        machine,
+        "requires",
+        lambda name: ["click>=99", "absent", "other>=1; extra == 'more'", "packaging>=1"],
+    )
+    finding = machine._packages(pins)
+    assert not finding.ok
+    assert [part.split()[0] for part in finding.found.split("; ")[1:]] == ["click", "absent"]
+    pins.unlink()
+    assert not machine._packages(pins).ok
+    monkeypatch.undo()
+    assert machine._packages(pins).ok

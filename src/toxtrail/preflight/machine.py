@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, metadata, version
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,23 +104,39 @@ def _toxtrail(root: Path) -> Finding:
 
 
 def _packages(requirements: Path) -> Finding:
-    """Compare installed versions with the pinned ones; a build tag such as +cpu is ignored."""
+    """Compare installed versions with the bounds of toxtrail, which they must be in, and with the
+    pinned ones, for information; a build tag such as +cpu is ignored."""
+    outside = _out_of_bounds(requires("toxtrail") or ())
     if not requirements.is_file():
-        return Finding(False, "packages", "no requirements.txt", "copy it from the project")
+        cure = "pip install toxtrail" if outside else ""
+        return Finding(not outside, "packages", "; ".join(["no requirements.txt", *outside]), cure)
     pins = pinned_versions(read_text(requirements))
     other = [
         f"{name} {installed or 'missing'} (pinned {pinned})"
         for name, pinned in pins.items()
         if (installed := _installed(name)) != pinned
     ]
-    installed = f"{len(pins) - len(other)} of {len(pins)} as pinned"
-    mismatches = f": {', '.join(other[:5])}" if other else ""
-    return Finding(
-        not other,
-        "packages",
-        installed + mismatches,
-        "pip install -r requirements.txt" if other else "",
-    )
+    parts = [f"{len(pins) - len(other)} of {len(pins)} as pinned"]
+    if other and not outside:
+        parts[0] += ", the others within the bounds of toxtrail"
+    parts += outside or other[:5]
+    cure = "pip install -r requirements.txt" if other else ""
+    return Finding(not outside, "packages", "; ".join(parts), cure)
+
+
+def _out_of_bounds(requirements: Iterable[str]) -> list[str]:
+    """Describe each required package that is missing, or whose version is not supported.
+
+    Args:
+        requirements: requirements of a distribution's metadata; those of extras are ignored.
+    """
+    found = []
+    for requirement in map(Requirement, requirements):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            installed = _installed(requirement.name)
+            if installed is None or not requirement.specifier.contains(installed, True):
+                found.append(f"{requirement.name} {installed or 'missing'} (needs {requirement})")
+    return found
 
 
 def pinned_versions(requirements: str) -> dict[str, str]:
