@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from toxtrail.errors import InferenceError
+from toxtrail.stats.bayes_libraries import CompiledModel
 from toxtrail.stats.sampling import (
     Diagnostics,
     SampleResult,
@@ -143,7 +144,7 @@ def test_a_posterior_with_two_far_modes_does_not_pass():
 
     with pm.Model() as model:
         pm.NormalMixture("mu", w=[0.5, 0.5], mu=[-4, 4], sigma=1)
-    found = sample(model, SamplerSettings(4, 1000, 0.9, 1))
+    found = sample(CompiledModel(model), SamplerSettings(4, 1000, 0.9, 1))
     own = diagnose(found, ["mu"], {"mu": found.posterior["mu"]}, 0.95)
     assert any("R-hat" in text for text in convergence_problems(own))
 
@@ -156,6 +157,6 @@ def test_a_funnel_does_not_pass():
     with pm.Model() as model:
         scale = pm.Normal("log_scale", 0, 3)
         pm.Normal("x", 0, pm.math.exp(scale / 2), shape=9)
-    found = sample(model, SamplerSettings(4, 1000, 0.8, 2))
+    found = sample(CompiledModel(model), SamplerSettings(4, 1000, 0.8, 2))
     own = diagnose(found, ["log_scale"], {"x": found.posterior["x"]}, 0.95)
     assert convergence_problems(own) != []
