@@ -49,7 +49,7 @@ LINK_OF_STAGE = {
 
 RECEIPTS = "mlruns/receipts/"
 NAMED = 6
-"""Largest number of dependencies that one problem lists."""
+"""Largest number of paths or parameters that one problem lists."""
 
 
 def receipt_of_commit_message(commit: str) -> str:
