@@ -14,7 +14,10 @@ import pytest
 from toxtrail.backends.subprocesses import run_foreground
 from toxtrail.execution import run_lock
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's"),
+]
 SECONDS = 60
 
 LEADER = """

@@ -26,6 +26,8 @@ from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.records.run_tags import KEY_TAG, PROJECT_TAG, PUBLISHER_TAG, SEAL_TAG
 
+pytestmark = pytest.mark.slow
+
 PROJECT = "lab-0000abcd"
 
 
@@ -369,7 +371,6 @@ print(MlflowTracker(root, "race", "lab-0000abcd").publish(content).run_id)
 """
 
 
-@pytest.mark.slow
 def test_four_clones_that_publish_one_content_at_once_end_with_one_run(
     tmp_path, server, monkeypatch
 ):

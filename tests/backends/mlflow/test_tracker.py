@@ -22,6 +22,8 @@ from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.records.run_tags import KEY_TAG, NONFINITE_TAG, SCHEMA_TAG, SEAL_TAG
 
+pytestmark = pytest.mark.slow
+
 PROJECT = "lab-0000abcd"
 
 
@@ -220,7 +222,6 @@ def start(root, key, how):
     return subprocess.Popen([sys.executable, "-c", PUBLISH, str(root), key, how])
 
 
-@pytest.mark.slow
 def test_six_processes_on_an_empty_folder_make_exactly_one_run_for_each_of_three_contents(tmp_path):
     processes = [start(tmp_path, key, "live") for key in "abcabc"]
     assert [process.wait(300) for process in processes] == [0] * 6
@@ -229,7 +230,6 @@ def test_six_processes_on_an_empty_folder_make_exactly_one_run_for_each_of_three
     assert all(SEAL_TAG in run.tags for run in runs)
 
 
-@pytest.mark.slow
 def test_a_killed_tracker_leaves_no_sealed_run_and_the_next_one_replaces_it(tmp_path):
     assert start(tmp_path, "k", "die").wait(300) == 9
     tracker = MlflowTracker(tmp_path, "toxtrail", PROJECT)

@@ -26,6 +26,8 @@ from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import hash_tree, tree_sha256
 
+pytestmark = pytest.mark.slow
+
 WHEEL = "pypi:tox-block==0.1.2/"
 TEXTS = [
     "You are kind.",
