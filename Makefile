@@ -41,7 +41,7 @@ test-pytest:
 	pytest -n 3 --dist worksteal
 
 check-pytest:
-	pytest -n 3 --dist worksteal -m "not slow" --hypothesis-profile quick
+	pytest -n 2 --dist worksteal -m "not slow" --hypothesis-profile quick
 
 # Tests that need no torch, in an environment of their own without torch, transformers and what only they need.
 # make test-light PYTHON=python3.13
