@@ -97,8 +97,8 @@ def test_the_spread_of_draws_is_that_of_fine_tunes_made_from_them():
 def fitted(spreads, seed, n=1200):
     recipes = recipes_of([None, *["x"] * len(spreads)])
     counts = count_labels([labels(spreads, n, np.random.default_rng(seed))], recipes)
-    drawn = sample_posterior(counts, SamplerSettings(4, 1500, 0.97, seed))
-    flat = 4 * 1500
+    drawn = sample_posterior(counts, SamplerSettings(4, 3000, 0.97, seed))
+    flat = 4 * 3000
     spread = seed_sd(recipes, drawn.posterior, np.ones(1), flat)
     wrong = convergence_problems(
         diagnose(drawn, ["mu", "sd_variant", "sd_prompt", "sd_recipe"], {}, 0.95)
