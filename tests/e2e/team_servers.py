@@ -137,7 +137,7 @@ class Certificates(NamedTuple):
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Certificates for 127.0.0.1."""
+    """Certificates for 127.0.0.1, with the extensions that Python 3.13 demands (RFC 5280)."""
     from datetime import UTC, datetime, timedelta
     from ipaddress import ip_address
 
@@ -147,6 +147,19 @@ def make_certificates(folder: Path) -> Certificates:
 
     def name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+    def identifier(kind: Any, owner: str) -> Any:
+        public = keys[owner].public_key()
+        is_subject = kind is x509.SubjectKeyIdentifier
+        return kind.from_public_key(public) if is_subject else kind.from_issuer_public_key(public)
+
+    def key_usage(*, is_authority: bool) -> x509.KeyUsage:
+        others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+                  "encipher_only", "decipher_only")  # fmt: skip
+        return x509.KeyUsage(
+            digital_signature=True, key_cert_sign=is_authority, crl_sign=is_authority,
+            **dict.fromkeys(others, False),
+        )  # fmt: skip
 
     now = datetime.now(UTC)
     keys = {owner: ec.generate_private_key(ec.SECP256R1()) for owner in ("authority", "server")}
@@ -161,6 +174,9 @@ def make_certificates(folder: Path) -> Certificates:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=2))
             .add_extension(x509.BasicConstraints(owner == "authority", None), critical=True)
+            .add_extension(identifier(x509.SubjectKeyIdentifier, owner), critical=False)
+            .add_extension(identifier(x509.AuthorityKeyIdentifier, "authority"), critical=False)
+            .add_extension(key_usage(is_authority=owner == "authority"), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]),
                 critical=False,
