@@ -169,6 +169,11 @@ def test_an_adapter_on_the_hub_must_fit_its_base_and_change_it(run, here, hub, t
     assert "does not fit the base model" in output
     assert "zero" in make(run, "--base", "org/Base", "--tuned", "org/Idle", code=1)
     assert not (here / "mine").exists()
+    config = hub.models["org/Base"].files.pop("config.json")
+    hub.models["org/Base"].files["config.json"] = config[:9]
+    output = make(run, "--base", "org/Base", "--tuned", "org/Lora", code=1)
+    assert "config.json cannot be read" in " ".join(output.split())
+    assert not (here / "mine").exists()
     del hub.models["org/Base"].files["config.json"]  # it is checked with the weights
     make(run, "--base", "org/Base", "--tuned", "org/Idle")
     assert not [path for path in hub.asked if "org/Base/resolve" in path and "safetensors" in path]

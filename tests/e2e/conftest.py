@@ -128,8 +128,8 @@ def finished(tiny_assets, tmp_path_factory) -> Lab:
         if not shared.exists():
             made = run_lab(tiny_assets, own / "lab")
             shutil.copytree(own, f"{shared}.new", symlinks=True)
+            Path(f"{shared}.new/place").write_text(str(made.root), "utf-8")
             Path(f"{shared}.new").rename(shared)
-            (shared / "place").write_text(str(made.root), "utf-8")
             return made
     shutil.copytree(shared, own, symlinks=True, dirs_exist_ok=True)
     move_store(own / "lab", (own / "place").read_text("utf-8"))

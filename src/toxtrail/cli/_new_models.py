@@ -18,6 +18,7 @@ from toxtrail.regular_files import read_text
 if TYPE_CHECKING:
     from toxtrail.auditing.lineage.parent_claims import ParentClaimCheck
     from toxtrail.backends.assets.inspect_weights import WeightsCandidate
+    from toxtrail.backends.assets.store import AssetStore
     from toxtrail.config.schema import Config, ModelConfig
     from toxtrail.datasets.generated_texts.common import GeneratedText
 
@@ -170,18 +171,36 @@ def _refuse_other_base(experiment: Experiment, base: ModelConfig, adapter_uri: s
     if isinstance(base_address, FileUri):
         described = weights.describe(base.uri, base.sha256)
         weights.describe_adapter("adapter", adapter_uri, None, described)
-    elif isinstance(base_address, HfUri) and (config := _base_config(base_address)):
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "config.json").write_text(json.dumps(config), "utf-8")
-            weights.require_fitting_adapter(adapter_uri, Path(folder))
+    elif isinstance(base_address, HfUri):
+        with tempfile.TemporaryDirectory() as name:
+            if folder := _config_folder(base_address, assets, Path(name)):
+                weights.require_fitting_adapter(adapter_uri, folder)
 
 
-def _base_config(address: HfUri) -> dict[str, Any] | None:
-    """Return config.json of a model on the Hub; None if it has none or the Hub does not answer."""
+def _config_folder(address: HfUri, assets: AssetStore, new: Path) -> Path | None:
+    """Return a folder with config.json of a model on the Hub; None if the model has none.
+
+    Args:
+        new: empty folder to download it to; unused if the Hub does not answer and it is cached.
+
+    Raises:
+        BackendError: the model has a config.json that cannot be read.
+    """
     from toxtrail.backends.assets.hub_info import HubClient
 
-    folder = f"{address.path}/" if address.path else ""
-    return HubClient().json_file(address.repo, address.revision or "main", f"{folder}config.json")
+    hub = HubClient()
+    facts = hub.ask(address).facts
+    if facts is None:  # the model was examined in the cache, too
+        cached = assets.present(str(address), None)
+        return cached.root if cached and (cached.root / "config.json").is_file() else None
+    name = f"{address.path}/config.json" if address.path else "config.json"
+    if name not in facts.files:
+        return None
+    config = hub.json_file(facts.name, facts.commit, name)
+    if config is None:
+        raise BackendError(f"{address}: {name} cannot be read. Try again, or check the file.")
+    (new / "config.json").write_text(json.dumps(config), "utf-8")
+    return new
 
 
 def _add_texts(

@@ -106,10 +106,9 @@ def _toxtrail(root: Path) -> Finding:
 def _packages(requirements: Path) -> Finding:
     """Compare installed versions with the bounds of toxtrail, which they must be in, and with the
     pinned ones, for information; a build tag such as +cpu is ignored."""
-    outside = _out_of_bounds(requires("toxtrail") or ())
     if not requirements.is_file():
-        cure = "pip install toxtrail" if outside else ""
-        return Finding(not outside, "packages", "; ".join(["no requirements.txt", *outside]), cure)
+        return Finding(False, "packages", "no requirements.txt", "copy it from the project")
+    outside = _out_of_bounds(requires("toxtrail") or ())
     pins = pinned_versions(read_text(requirements))
     other = [
         f"{name} {installed or 'missing'} (pinned {pinned})"
@@ -120,7 +119,7 @@ def _packages(requirements: Path) -> Finding:
     if other and not outside:
         parts[0] += ", the others within the bounds of toxtrail"
     parts += outside or other[:5]
-    cure = "pip install -r requirements.txt" if other else ""
+    cure = "pip install -r requirements.txt" if other or outside else ""
     return Finding(not outside, "packages", "; ".join(parts), cure)
 
 

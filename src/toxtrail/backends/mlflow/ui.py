@@ -48,7 +48,7 @@ def serve_ui(root: Path, host: str, port: int) -> int:
         "--workers", "1",  # starts at once; several are restarted forever on a busy machine
     ]  # fmt: skip
     environment = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five processes for jobs of GenAI
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five processes that toxtrail does not use
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
