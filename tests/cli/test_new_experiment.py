@@ -8,10 +8,13 @@ import shutil
 import numpy as np
 import pytest
 from fake_hub import COMMIT, adapter, model
+from huggingface_hub import constants
 from safetensors.numpy import save
 
 from toxtrail.backends import git
-from toxtrail.backends.assets import download
+from toxtrail.backends.assets import default_cache, download
+from toxtrail.backends.assets.store import AssetStore
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.cli._new_models import free_key
 from toxtrail.cli.quick import default_folder
 from toxtrail.config.load import load_config
@@ -177,6 +180,21 @@ def test_an_adapter_on_the_hub_must_fit_its_base_and_change_it(run, here, hub, t
     del hub.models["org/Base"].files["config.json"]  # it is checked with the weights
     make(run, "--base", "org/Base", "--tuned", "org/Idle")
     assert not [path for path in hub.asked if "org/Base/resolve" in path and "safetensors" in path]
+
+
+def test_an_adapter_in_the_cache_is_compared_with_its_base_without_the_hub(
+    run, here, hub, tmp_path, monkeypatch
+):
+    hub.models["org/Idle"] = lora_on_the_hub(tmp_path / "idle", 16, scale=0)
+    weights = save({"model.norm.weight": np.ones(16, "float32")})
+    hub.models["org/Base"].files["model.safetensors"] = weights
+    assets = AssetStore(default_cache(), here, NoProgress(), ())
+    for name in ("Base", "Idle"):
+        assets.fetch(f"hf:org/{name}{PINNED}", None)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    pinned = ("--base", f"org/Base{PINNED}", "--tuned", f"org/Idle{PINNED}")
+    assert "zero" in make(run, *pinned, code=1)
+    assert not (here / "mine").exists()
 
 
 def test_the_folder_of_quick_is_that_of_the_command_group_too(run, here):
