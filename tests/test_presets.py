@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from toxtrail.config.asset_uris import HfUri, parse_uri
 from toxtrail.config.load import load_config, read_yaml
@@ -33,6 +34,19 @@ def repos(config):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_a_right_params_yaml(preset):
     assert bool(load_config(preset_path(preset)).variants) == (preset != "empty")
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "presets").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_a_colon_in_braces_is_quoted(path):
+    """DVC uses ruamel.yaml.clib where it is installed, which refuses others."""
+    depth = 0
+    for event in yaml.parse(path.read_text("utf-8")):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += bool(depth or event.flow_style)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= bool(depth)
+        elif isinstance(event, yaml.ScalarEvent) and depth and event.style is None:
+            assert ":" not in event.value, event.start_mark
 
 
 def test_the_empty_preset_has_the_scorer_and_the_prompts_of_the_demo():

@@ -6,10 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from toxtrail.backends.dvc_process import heal_file_locks, write_atomically
+from toxtrail.backends.dvc_process import (
+    KEPT_TEXTS,
+    _parse,
+    _parse_for_update,
+    heal_file_locks,
+    write_atomically,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -138,3 +147,64 @@ def test_dvc_lock_is_replaced_and_never_overwritten(root):
     assert repro(root, "cp in.txt out.txt").returncode == 0
     assert (root / "dvc.lock").stat().st_ino != before
     assert (root / "same").read_text() == old
+
+
+TEXTS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")))
+"""Without control characters: ruamel.yaml does not write each of them as it is."""
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture
+def reading():
+    """Parsers as `toxtrail run` gives them to DVC, and what they know."""
+    from dvc.utils.serialize import _yaml
+
+    known = {}
+    parse = partial(_parse, _yaml.parse_yaml, known)
+    return parse, partial(_parse_for_update, _yaml.parse_yaml_for_update, parse), known
+
+
+@given(st.dictionaries(TEXTS, VALUES, min_size=1, max_size=3))
+@example({"a": 3e-05, "b": "word " * 60, "c": "a\n b\n", "yes": "no", "d": 9.44390192564813e16})
+def test_dvc_lock_keeps_every_value_when_it_is_read_and_written(values):
+    """The parser that keeps comments changes the last digit of the last of these examples."""
+    from dvc.utils.serialize import _yaml
+
+    data = {"stages": {"one": {"params": {"params.yaml": values}}}}
+    text = _yaml.dumps_yaml(data)
+    read = partial(_parse_for_update, None, partial(_parse, _yaml.parse_yaml, {}))
+    again = read(text, "folder/dvc.lock")
+    assert again == data
+    assert _yaml.dumps_yaml(again) == text
+
+
+def test_a_text_that_was_parsed_is_not_parsed_again_and_nobody_changes_it_for_others(reading):
+    parse, for_update, known = reading
+    first = parse("a: {b: [1]}", "params.yaml")
+    first["a"]["b"].append(2)
+    assert parse("a: {b: [1]}", "params.yaml") == {"a": {"b": [1]}}
+    for_update("a: {b: [1]}", "dvc.lock")
+    assert len(known) == 1
+    for number in range(2 * KEPT_TEXTS):
+        assert parse(f"a: {number}", "params.yaml") == {"a": number}
+    assert len(known) == KEPT_TEXTS
+
+
+def test_a_damaged_text_is_an_error_each_time(reading):
+    from dvc.utils.serialize import YAMLFileCorruptedError
+
+    parse, for_update, _ = reading
+    for read in (parse, for_update, parse):
+        with pytest.raises(YAMLFileCorruptedError):
+            read("a: [", "dvc.lock")
+
+
+def test_other_files_of_dvc_keep_their_comments(reading):
+    from dvc.utils.serialize import _yaml
+
+    _, for_update, _ = reading
+    assert _yaml.dumps_yaml(for_update("a: 1  # one\n", "dvc.yaml")) == "a: 1  # one\n"

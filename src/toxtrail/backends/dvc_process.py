@@ -1,10 +1,13 @@
-"""Run DVC's command line in this process, with four changes for `toxtrail run`:
+"""Run DVC's command line in this process, with five changes for `toxtrail run`:
 
 - it waits for its locks: a concurrent `dvc status` does not fail a finished stage;
 - dvc.lock is replaced, not overwritten: a kill leaves the old one or the new one;
 - a stage whose parameters or dependencies changed while its command ran is not recorded: dvc.lock
   would record values that did not produce the outputs;
-- a list of file locks that a kill left damaged is deleted: DVC would never run again.
+- a list of file locks that a kill left damaged is deleted: DVC would never run again;
+- a text in YAML is parsed once: DVC parses params.yaml and dvc.lock several times for each stage,
+  which takes a second for a large experiment. It reads dvc.lock without the parser that keeps
+  comments, because DVC writes none and that parser changes the last digit of some numbers.
 
 The patched names are DVC's internals; `tests/backends/test_dvc_process.py` fails when an upgrade
 moves them.
@@ -16,6 +19,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import re
 import sys
 import time
@@ -30,6 +34,8 @@ from toxtrail.regular_files import read_text
 from toxtrail.storage import atomic_writes
 
 POLL_S = 0.5
+KEPT_TEXTS = 32
+"""Parsed texts that are kept."""
 
 
 def run_dvc(arguments: Sequence[str], tell: Callable[[str], None]) -> int:
@@ -102,12 +108,16 @@ def _patch_dvc(blockers: set[int]) -> None:
     from dvc import dvcfile
     from dvc.lock import make_lock
     from dvc.stage import Stage, run
+    from dvc.utils import strictyaml
     from dvc.utils.serialize import _common, _yaml
 
     dvc.rwlock.make_lock = partial(make_lock, wait=True)
     dvc.rwlock._check_blockers = partial(_record_blockers, dvc.rwlock._check_blockers, blockers)
-    dump = partial(_dump, _common._dump_data)
-    _common._dump_data = _yaml._dump_data = dump
+    parsed: dict[str, bytes] = {}
+    _common._dump_data = _yaml._dump_data = partial(_dump, _common._dump_data, parsed)
+    parse = partial(_parse, _yaml.parse_yaml, parsed)
+    _yaml.parse_yaml = strictyaml.parse_yaml = parse
+    _yaml.parse_yaml_for_update = partial(_parse_for_update, _yaml.parse_yaml_for_update, parse)
     assert dvcfile.modify_yaml is _yaml.modify_yaml
     started: dict[str, dict[str, Any]] = {}
     run.cmd_run = partial(_cmd_run, run.cmd_run, started)
@@ -121,7 +131,13 @@ def _patch_dvc(blockers: set[int]) -> None:
 
 
 def _dump(
-    original: Callable[..., None], path: Any, data: Any, dumper: Any, fs: Any = None, **kwargs: Any
+    original: Callable[..., None],
+    parsed: dict[str, bytes],
+    path: Any,
+    data: Any,
+    dumper: Any,
+    fs: Any = None,
+    **kwargs: Any,
 ) -> None:
     """Replace `dvc.utils.serialize._dump_data`; write dvc.lock atomically."""
     if Path(path).name != "dvc.lock" or (fs is not None and fs.protocol != "local"):
@@ -130,6 +146,31 @@ def _dump(
     text = io.StringIO()
     dumper(data, text, **kwargs)
     write_atomically(Path(path), text.getvalue())
+    _keep(parsed, text.getvalue(), data)
+
+
+def _parse(
+    original: Callable[..., Any], parsed: dict[str, bytes], text: str, path: Any, typ: str = "safe"
+) -> Any:
+    """Replace `dvc.utils.serialize.parse_yaml`; return a new copy of what is known."""
+    if typ != "safe":
+        return original(text, path, typ)
+    if text not in parsed:
+        _keep(parsed, text, original(text, path))
+    return pickle.loads(parsed[text])  # this process wrote it
+
+
+def _keep(parsed: dict[str, bytes], text: str, data: Any) -> None:
+    if len(parsed) == KEPT_TEXTS:
+        del parsed[next(iter(parsed))]
+    parsed[text] = pickle.dumps(data)
+
+
+def _parse_for_update(
+    original: Callable[[str, Any], Any], parse: Callable[[str, Any], Any], text: str, path: Any
+) -> Any:
+    """Replace `dvc.utils.serialize.parse_yaml_for_update`."""
+    return (parse if Path(path).name == "dvc.lock" else original)(text, path)
 
 
 def _cmd_run(
