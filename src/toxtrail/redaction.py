@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from urllib.parse import quote, unquote
 
 MASK = "***"
@@ -89,7 +89,16 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
     Args:
         environ: the environment variables; None for those of this process.
     """
-    for secret in _secrets_of(os.environ if environ is None else environ):
+    return redactor(environ)(text)
+
+
+def redactor(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """Return `redacted` for many texts; it reads the environment variables once."""
+    return partial(_redact, _secrets_of(os.environ if environ is None else environ))
+
+
+def _redact(secrets: Sequence[str], text: str) -> str:
+    for secret in secrets:
         if secret in text:
             text = _without(secret, text)
     if "://" in text:

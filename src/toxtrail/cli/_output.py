@@ -15,7 +15,7 @@ import click
 
 from toxtrail.cli._options import refuse_several
 from toxtrail.console import console, echo, echo_data, echo_lines, shown, shown_on
-from toxtrail.redaction import redacted
+from toxtrail.redaction import redactor
 from toxtrail.reporting.table import Table, as_latex, as_markdown
 from toxtrail.text_escaping import escape_latex, escape_markdown
 
@@ -94,13 +94,18 @@ def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None
 
 def _without_secrets(value: Any) -> Any:
     """Return the value with secrets redacted."""
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, Mapping):
-        return {_without_secrets(name): _without_secrets(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_secrets(item) for item in value]
-    return value
+    redact = redactor()
+
+    def without(part: Any) -> Any:
+        if isinstance(part, str):
+            return redact(part)
+        if isinstance(part, Mapping):
+            return {without(name): without(item) for name, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [without(item) for item in part]
+        return part
+
+    return without(value)
 
 
 def print_table(table: Table) -> None:
