@@ -7,6 +7,7 @@ import pytest
 from pair_tables import labels, pairs, posterior
 from scipy.special import expit
 
+from toxtrail.cli.published import _compiled as compiled_counts
 from toxtrail.stats import published_model
 from toxtrail.stats.bayes_libraries import CompiledModel, NutsSettings
 from toxtrail.stats.paired_differences import PairCounts, pair_draws
@@ -99,10 +100,11 @@ def test_counts_that_are_none_are_refused(toxic, n, said):
 
 @pytest.mark.slow
 def test_a_model_of_counts_covers_what_made_them_and_is_too_wide_on_shared_prompts():
-    """Tables of three variants and two subsets, one compilation: independent prompts, and the
-    same prompts with a strong effect of their own."""
+    """Tables of three variants and two subsets, by the model that `published --pool` compiles once:
+    independent prompts, and the same prompts with a strong effect of their own."""
     rng, n = np.random.default_rng(5), np.array([[400, 250]] * 3)
-    compiled = None
+    compiled = compiled_counts(n.shape)
+    assert compiled_counts((3, 2)) is compiled
     covered = {0.0: 0, 2.5: 0}
     runs = 20
     eta = np.array([[-2.6, -1.4], [-2.2, -1.0], [-2.4, -1.3]])
@@ -116,8 +118,6 @@ def test_a_model_of_counts_covers_what_made_them_and_is_too_wide_on_shared_promp
                 effect = spread * rng.standard_normal(n[0, s])
                 chance = expit(eta[:, s, None] + effect)
                 toxic[:, s] = (rng.random(chance.shape) < chance).sum(axis=1)
-            if compiled is None:
-                compiled = CompiledModel(published_model.build(toxic, n))
             data, settings = {"counts": toxic, "prompts": n}, NutsSettings(300, 300, 1, number, 0.9)
             found = compiled.sample(data, settings).posterior
             rate = published_model.rates(found["eta"][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,14 @@ from toxtrail.cli._output import json_option, print_json, print_table, tell_deli
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
 from toxtrail.reporting.table import Table, number_columns, text_columns
+from toxtrail.reporting.text import plural
 
 LEVEL_RANGE = Number(0.5, 1, min_open=True, max_open=True)
 PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
 PRIOR = 0.5
 """Jeffreys' prior."""
 MOST_DECIMALS = 20
+SIZES = ("variant", "subset")
 COUNT_IS = {"exact": "exact", "printed": "as printed", "declared": "as declared"}
 
 
@@ -129,11 +132,22 @@ def _of_table(
 
 
 def _sampler(toxic: Any, n: Any, effort: Any) -> Any:
-    from toxtrail.stats.bayes_libraries import CompiledModel
-    from toxtrail.stats.published_model import build
     from toxtrail.stats.sampling import sample
 
-    return sample(CompiledModel(build(toxic, n)), effort)
+    return sample(_compiled(toxic.shape), effort, {"counts": toxic, "prompts": n})
+
+
+@cache
+def _compiled(shape: tuple[int, int]) -> Any:
+    """Compile the model of a number of variants and subsets once, for all tables and the retry."""
+    import numpy as np
+
+    from toxtrail.stats.bayes_libraries import CompiledModel
+    from toxtrail.stats.published_model import build
+
+    size = ", ".join(f"{n} {plural(n, what)}" for n, what in zip(shape, SIZES, strict=True))
+    echo(f"Compiling the model ({size}): up to a minute the first time.", err=True)
+    return CompiledModel(build(np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=np.int64)))
 
 
 def _print(result: Mapping[str, Any]) -> None:
