@@ -76,17 +76,17 @@ dist:
 	$(VENV)/dist/bin/python -m build
 	$(VENV)/dist/bin/twine check --strict dist/*
 
-# Write requirements.txt and requirements-dev.txt for all supported Pythons; keep each pinned version that the bounds
-# of pyproject.toml allow. Needs uv (pip install uv). A newer version: make lock LOCK="--upgrade-package numpy"
+# Write requirements.txt, -dev.txt and -docs.txt for all supported Pythons; keep each pinned version that the bounds of
+# pyproject.toml allow. Needs uv (pip install uv). A newer version: make lock LOCK="--upgrade-package numpy"
 lock: export UV_CUSTOM_COMPILE_COMMAND := make lock
 lock: COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate pyproject.toml
+lock: MORE = cat requirements.txt requirements-$(1).txt > requirements-$(1).new && \
+  $(COMPILE) $(LOCK) --group $(1) $(2) --constraints requirements.txt --output-file requirements-$(1).new && \
+  grep -vxFf requirements.txt requirements-$(1).new > requirements-$(1).txt && rm requirements-$(1).new
 lock:
 	$(COMPILE) $(LOCK) --output-file requirements.txt
-	cat requirements.txt requirements-dev.txt > requirements-dev.new
-	$(COMPILE) $(LOCK) --group dev --extra postgres --extra s3 --constraints requirements.txt \
-	  --output-file requirements-dev.new
-	grep -vxFf requirements.txt requirements-dev.new > requirements-dev.txt
-	rm requirements-dev.new
+	$(call MORE,dev,--extra postgres --extra s3)
+	$(call MORE,docs)
 
 # Resolve the dependencies for all supported Pythons and platforms, without installing; several minutes. Needs uv.
 resolve:
