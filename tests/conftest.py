@@ -43,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_collection_finish() -> None:
+    """Leave the libraries, which the tests have imported, out of each collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def project() -> Path:
     """The repository."""

@@ -6,10 +6,11 @@ import csv
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+import measured_families
 import pyarrow.parquet as pq
 import pytest
 
-from toxtrail.analysis import paired_rows
+from toxtrail.analysis import comparison, paired_rows
 from toxtrail.analysis.comparison import comparison_tables, with_pooled
 from toxtrail.cli._compare_output import ComparisonOptions, LoadedComparison, print_comparisons
 from toxtrail.pipeline import manifest_of
@@ -36,6 +37,7 @@ def wider(monkeypatch):
         return replace(compute(row, *arguments), n_discordant=row.n10 + row.n01)
 
     monkeypatch.setattr(paired_rows, "_with_difference", with_discordant)
+    monkeypatch.setattr(measured_families, "compare_family", comparison.compare_family)
     columns._fields.cache_clear()
     yield
     columns._fields.cache_clear()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import forks
 import pytest
+import rehearsal
 import yaml
 from rehearsal import Rehearsal, Took, rehearse, table
 from rehearse import derived, tiny
@@ -82,8 +84,9 @@ def test_the_table_adds_up_what_each_stage_took():
 
 
 @pytest.mark.slow
-def test_two_families_of_the_paper_go_through_every_stage(tmp_path):
-    """All six take a few minutes more: `make rehearsal`."""
+def test_two_families_of_the_paper_go_through_every_stage(tmp_path, monkeypatch):
+    """All six take a few minutes more: `make rehearsal`. The commands are forks here."""
+    monkeypatch.setattr(rehearsal, "_command", lambda: [str(forks.programs() / "toxtrail")])
     found = rehearse(tmp_path / "two", "paper", ("phi35-mini", "gemma2-2b"))
     assert found.missing == []
     ran = {one.name.partition("@")[0] for one in found.took}

@@ -19,6 +19,7 @@ PROGRAMS = {
     "toxtrail": [str(Path(sys.executable).with_name("toxtrail"))],
     "dvc": [sys.executable, "-m", "dvc"],
     "make_assets": [sys.executable, str(Path(__file__).with_name("make_assets.py"))],
+    "python-c": [sys.executable, "-c"],
 }
 """How each starts by itself."""
 SETTINGS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -174,9 +174,9 @@ def test_generations_of_two_runs_stand_side_by_side(page, address, experiment, f
         page, link(address, experiment, "runs?compareRunsMode=ARTIFACT"), "tables/generations.json"
     )
     page.get_by_text("continuation").first.wait_for()
-    shown = page.inner_text("body")
-    assert "base" in shown
-    assert "tuned" in shown
+    page.wait_for_function(
+        "['base', 'tuned'].every((name) => document.body.innerText.includes(name))"
+    )
 
 
 def test_the_report_of_a_real_run_renders_with_its_figures(page, finished):

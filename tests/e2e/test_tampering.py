@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import tampering
 import yaml
 from conftest import Lab
 from kept import Kept
+from remembered import remembered
 
 from toxtrail.auditing.bundle.signing import public_key
 from toxtrail.auditing.verify import context, rows
@@ -43,27 +44,16 @@ PURE = (
     (bayesian_bootstrap, "_interval"), (report, "render"),
 )  # fmt: skip
 """Functions of verification whose result depends on their arguments alone."""
-KNOWN = {}
-"""Function of PURE -> its results by their arguments, as pickles."""
+remember = cache(remembered)
+"""One store of results for all tests here."""
 
 
 @pytest.fixture
-def remembered(monkeypatch):
+def once_for_all(monkeypatch):
     """Verification computes every number again, for each tampering: a result of the same arguments
-    is taken from the first time. Other arguments are other keys."""
+    is taken from the first time."""
     for module, name in PURE:
-        plain = getattr(module, name)
-        monkeypatch.setattr(module, name, remember(plain, KNOWN.setdefault(plain, {})))
-
-
-def remember(plain, known):
-    def function(*arguments, **named):
-        key = pickle.dumps((arguments, named))
-        if key not in known:
-            known[key] = pickle.dumps(plain(*arguments, **named))
-        return pickle.loads(known[key])
-
-    return function
+        monkeypatch.setattr(module, name, remember(getattr(module, name)))
 
 
 def broken_links(root, key=None):
@@ -74,7 +64,7 @@ def broken_links(root, key=None):
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.usefixtures("remembered")
+@pytest.mark.usefixtures("once_for_all")
 def test_every_single_tampering_is_found_and_located(own, tmp_path, part):
     root = own.root
     kept = Kept(root, tmp_path / "kept")
@@ -99,7 +89,7 @@ def test_every_single_tampering_is_found_and_located(own, tmp_path, part):
     assert broken_links(root)[0] == []
 
 
-@pytest.mark.usefixtures("remembered")
+@pytest.mark.usefixtures("once_for_all")
 def test_every_output_is_signed_or_computed_again(own, tmp_path):
     """Each is forged together with dvc.lock and DVC's cache; verification with the key names it."""
     root, key = own.root, tmp_path / "k.pem"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import forks
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
@@ -375,7 +376,7 @@ def test_four_clones_that_publish_one_content_at_once_end_with_one_run(
     tmp_path, server, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    command, pipe = [sys.executable, "-c", PUBLISH], subprocess.PIPE
+    command, pipe = [forks.programs() / "python-c", PUBLISH], subprocess.PIPE
     publishers = [
         subprocess.Popen([*command, str(tmp_path / n)], stdin=pipe, stdout=pipe, text=True)
         for n in "abcd"

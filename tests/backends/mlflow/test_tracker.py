@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 
+import forks
 import pytest
 from mlflow import MlflowClient
 
@@ -219,7 +219,8 @@ MlflowTracker(root, "toxtrail", "lab-0000abcd").publish(content)
 
 
 def start(root, key, how):
-    return subprocess.Popen([sys.executable, "-c", PUBLISH, str(root), key, how])
+    """A process that has imported MLflow: those that are started together publish together."""
+    return subprocess.Popen([forks.programs() / "python-c", PUBLISH, str(root), key, how])
 
 
 def test_six_processes_on_an_empty_folder_make_exactly_one_run_for_each_of_three_contents(tmp_path):
