@@ -66,6 +66,7 @@ def pins(python: str, *files: str) -> dict[str, str]:
 DEPENDENCIES = declared(PROJECT["project"]["dependencies"])
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 DEVELOPMENT = declared(PROJECT["dependency-groups"]["dev"], EXTRAS["postgres"], EXTRAS["s3"])
+DOCUMENTATION = declared(PROJECT["dependency-groups"]["docs"])
 
 
 def test_every_import_is_declared_and_nothing_else():
@@ -77,9 +78,9 @@ def test_every_import_is_declared_and_nothing_else():
     assert used | RUNTIME_PLUGINS == DEPENDENCIES.keys()
 
 
-@pytest.mark.parametrize("name", [*DEPENDENCIES, *DEVELOPMENT])
+@pytest.mark.parametrize("name", [*DEPENDENCIES, *DEVELOPMENT, *DOCUMENTATION])
 def test_every_dependency_has_a_lower_and_an_upper_bound(name):
-    requirement = (DEPENDENCIES | DEVELOPMENT)[name]
+    requirement = (DEPENDENCIES | DEVELOPMENT | DOCUMENTATION)[name]
     assert {part.operator for part in requirement.specifier} == {">=", "<"}
 
 
@@ -91,6 +92,9 @@ def test_every_dependency_is_pinned_within_its_bounds(python):
         assert requirement.specifier.contains(run[name]), name
     for name, requirement in DEVELOPMENT.items():
         assert requirement.specifier.contains(both[name]), name
+    documentation = pins(python, "requirements-docs.txt")
+    for name, requirement in DOCUMENTATION.items():
+        assert requirement.specifier.contains(documentation[name]), name
 
 
 def test_the_pins_need_no_cuda():

@@ -149,6 +149,19 @@ def test_dvc_lock_is_replaced_and_never_overwritten(root):
     assert (root / "same").read_text() == old
 
 
+def test_a_later_stage_changes_no_digit_of_an_earlier_one_in_dvc_lock(root):
+    """Plain DVC writes 9.44390192564812e+16 when it saves the second stage."""
+    number = "9.44390192564813e+16"
+    (root / "params.yaml").write_text(f"value: {number}\n")
+    one = PIPELINE.format(cmd=json.dumps("cp in.txt out.txt"))
+    two = "  two: {cmd: cp out.txt end.txt, params: [value], deps: [out.txt], outs: [end.txt]}\n"
+    (root / "dvc.yaml").write_text(one + two)
+    command = [sys.executable, "-c", RUN, "repro"]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    lock = (root / "dvc.lock").read_text()
+    assert lock.count(f"value: {number}\n") == lock.count("value: ") == 2
+
+
 TEXTS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")))
 """Without control characters: ruamel.yaml does not write each of them as it is."""
 VALUES = st.recursive(

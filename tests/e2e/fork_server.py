@@ -111,7 +111,7 @@ def serve(address: str, until: int) -> None:
                     os.kill(one.pid, signal.SIGTERM)
                     one.connection.close()
             if server in ready:
-                with contextlib.suppress(IndexError, ValueError):  # it went away before it asked
+                with contextlib.suppress(IndexError, ValueError, ConnectionError):  # nobody asks
                     running.append(_start(server, running))
 
 
@@ -155,8 +155,8 @@ def _make_once() -> None:
 
 
 def _use_large_pages() -> None:
-    """A fork copies the table of all pages, and its end clears it: with pages of 2 MiB that takes a
-    fraction of the time. Where the kernel cannot (before Linux 6.1), nothing changes."""
+    """A fork copies the table of all pages, and its end clears it: with pages of 2 MiB that takes
+    about half of the time. Where the kernel cannot (before Linux 6.1), nothing changes."""
     import ctypes
 
     collapse, size = 25, 1 << 21  # MADV_COLLAPSE

@@ -5,9 +5,9 @@
 - a stage whose parameters or dependencies changed while its command ran is not recorded: dvc.lock
   would record values that did not produce the outputs;
 - a list of file locks that a kill left damaged is deleted: DVC would never run again;
-- a text in YAML is parsed once: DVC parses params.yaml and dvc.lock several times for each stage,
-  which takes a second for a large experiment. It reads dvc.lock without the parser that keeps
-  comments, because DVC writes none and that parser changes the last digit of some numbers.
+- a text in YAML is parsed once: DVC parses params.yaml and dvc.lock several times for each stage.
+  It reads dvc.lock without the parser that keeps comments, because DVC writes none and that parser
+  changes the last digit of some numbers.
 
 The patched names are DVC's internals; `tests/backends/test_dvc_process.py` fails when an upgrade
 moves them.

@@ -21,7 +21,6 @@ PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
 PRIOR = 0.5
 """Jeffreys' prior."""
 MOST_DECIMALS = 20
-SIZES = ("variant", "subset")
 COUNT_IS = {"exact": "exact", "printed": "as printed", "declared": "as declared"}
 
 
@@ -145,7 +144,8 @@ def _compiled(shape: tuple[int, int]) -> Any:
     from toxtrail.stats.bayes_libraries import CompiledModel
     from toxtrail.stats.published_model import build
 
-    size = ", ".join(f"{n} {plural(n, what)}" for n, what in zip(shape, SIZES, strict=True))
+    variants, subsets = shape
+    size = f"{variants} {plural(variants, 'variant')}, {subsets} {plural(subsets, 'subset')}"
     echo(f"Compiling the model ({size}): up to a minute the first time.", err=True)
     return CompiledModel(build(np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=np.int64)))
 
