@@ -16,6 +16,7 @@ from toxtrail.stats.bayesian_bootstrap import (
     students_mass,
     weighted_mean,
 )
+from toxtrail.stats.paired_differences import summarise_difference
 from toxtrail.stats.rates import bootstrap_draws
 
 
@@ -56,6 +57,19 @@ def test_the_interval_lies_within_the_values_and_mirrors(values):
     assert own.min() <= lo <= hi <= own.max()
     around = weighted_mean(-own, np.ones(own.size)).interval(0.9)
     assert (lo, hi) == pytest.approx((-around.hi, -around.lo), abs=1e-8)
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 1), st.floats(0.01, 100)), min_size=1, max_size=12))
+@settings(max_examples=25, deadline=None)
+def test_a_posterior_symmetric_about_zero_favours_neither_direction(terms):
+    """The terms cancel, but a sum that is rounded at each step is not zero."""
+    value, shape = np.array(terms).T
+    own = weighted_mean(np.concatenate([-value, value]), np.concatenate([shape, shape]))
+    assert not own.leans_down
+    assert not own.mirrored.leans_down
+    found = summarise_difference(own, 0.0, 0.95, 0.0001)
+    assert found.probability_higher == pytest.approx(0.5, abs=1e-8)
+    assert found.verdict == "not decisive"
 
 
 def test_equal_values_leave_nothing_open():

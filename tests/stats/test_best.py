@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from toxtrail.stats.best import (
     sample_best,
 )
 from toxtrail.stats.paired_differences import Pairs, pair_posterior, verdict
-from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose
+from toxtrail.stats.sampling import SamplerSettings, diagnose, settle
 
 EFFORT = SamplerSettings(4, 2000, 0.9, 1)
 
@@ -34,10 +36,12 @@ def model():
 
 
 def fitted(model, a, b):
-    drawn = sample_best(model, a, b, EFFORT)
-    reported = {name: drawn.posterior[name] for name in LOCATIONS}
-    assert convergence_problems(diagnose(drawn, HYPER, reported, 0.95)) == []
-    return location_difference(drawn, a, b, 0.5, 0.95, np.random.default_rng(0))
+    def assess(drawn):
+        return diagnose(drawn, HYPER, {name: drawn.posterior[name] for name in LOCATIONS}, 0.95)
+
+    settled = settle(partial(sample_best, model, a, b), assess, EFFORT, EFFORT.draws)
+    assert settled.wrong == []
+    return location_difference(settled.drawn, a, b, 0.5, 0.95, np.random.default_rng(0))
 
 
 def by_rates(a, b):

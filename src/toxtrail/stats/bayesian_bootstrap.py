@@ -21,6 +21,7 @@ Source: Rubin 1981, doi:10.1214/aos/1176345338; with atoms, Ferguson 1973.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -65,8 +66,12 @@ class WeightedMean(NamedTuple):
 
     @property
     def leans_down(self) -> bool:
-        """Whether the mean is negative; such a posterior is computed mirrored."""
-        return float((self.shape * self.value).sum()) < 0
+        """Whether the mean is negative; such a posterior is computed mirrored.
+
+        The sum is rounded once, in whatever order: a mean and its mirror image are never both
+        negative.
+        """
+        return math.fsum(self.shape * self.value) < 0
 
     @property
     def probability_higher(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from toxtrail.errors import DataError
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import predictive_checks, replicated
 from toxtrail.stats.hierarchical.model import HYPER, build, count_labels, marginal_rates
-from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose
+from toxtrail.stats.sampling import SamplerSettings, diagnose, settle
 
 
 def simulated(eta, sd_prompt, prompts, rng):
@@ -155,17 +156,24 @@ def test_it_finds_what_made_the_data_and_the_gate_is_content():
     effects = np.array([[-0.6], [0.0], [0.6]])
     eta = -2.5 + effects + np.array([[0.8, -0.8]]) + rng.normal(0, 0.1, (3, 2))
     counts = count_labels(simulated(eta, 1.8, (900, 600), rng))
-    drawn = hierarchical_model.sample_posterior(counts, SamplerSettings(4, 3000, 0.97, 1))
-    own = drawn.posterior["eta"]
-    found = marginal_rates(own.reshape(-1, 3, 2), drawn.posterior["sd_prompt"].ravel())
+
+    def rates(drawn):
+        eta_draws, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
+        return marginal_rates(eta_draws.reshape(-1, 3, 2), sd.ravel())
+
+    def assess(drawn):
+        return diagnose(drawn, HYPER, {"rate": rates(drawn).reshape(4, -1, 3, 2)}, 0.95)
+
+    draw = partial(hierarchical_model.sample_posterior, counts)
+    settled = settle(draw, assess, SamplerSettings(4, 3000, 0.97, 1), 3000)
+    found = rates(settled.drawn)
     truth = marginal_rates(eta[None], np.array([1.8]))[0]
     assert np.abs(found.mean(axis=0) - truth).max() < 4 * found.std(axis=0).max()
     steps, true_steps = found[:, 2] - found[:, 0], truth[2] - truth[0]
     lo, hi = np.quantile(steps, [0.005, 0.995], axis=0)
     assert np.all((lo < true_steps) & (true_steps < hi))
-    assert drawn.posterior["sd_prompt"].mean() == pytest.approx(1.8, abs=0.6)
-    rate = found.reshape(4, -1, 3, 2)
-    assert convergence_problems(diagnose(drawn, HYPER, {"rate": rate}, 0.95)) == []
+    assert settled.drawn.posterior["sd_prompt"].mean() == pytest.approx(1.8, abs=0.6)
+    assert settled.wrong == []
 
 
 def fit(labels, seed, draws=400):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,7 +18,7 @@ from toxtrail.stats.hierarchical.model import (
     seed_sd,
 )
 from toxtrail.stats.hierarchical.seed_effects import recipes_of
-from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose
+from toxtrail.stats.sampling import SamplerSettings, diagnose, settle
 
 NAMES = [None, "x", "x", "y", "x", None, "y", "alone"]
 
@@ -97,13 +99,15 @@ def test_the_spread_of_draws_is_that_of_fine_tunes_made_from_them():
 def fitted(spreads, seed, n=1200):
     recipes = recipes_of([None, *["x"] * len(spreads)])
     counts = count_labels([labels(spreads, n, np.random.default_rng(seed))], recipes)
-    drawn = sample_posterior(counts, SamplerSettings(4, 3000, 0.97, seed))
-    flat = 4 * 3000
-    spread = seed_sd(recipes, drawn.posterior, np.ones(1), flat)
-    wrong = convergence_problems(
-        diagnose(drawn, ["mu", "sd_variant", "sd_prompt", "sd_recipe"], {}, 0.95)
+    settled = settle(
+        partial(sample_posterior, counts),
+        lambda drawn: diagnose(drawn, ["mu", "sd_variant", "sd_prompt", "sd_recipe"], {}, 0.95),
+        SamplerSettings(4, 3000, 0.97, seed),
+        3000,
     )
-    return spread[:, 0], wrong
+    flat = 4 * settled.effort.draws
+    spread = seed_sd(recipes, settled.drawn.posterior, np.ones(1), flat)
+    return spread[:, 0], settled.wrong
 
 
 @pytest.mark.slow
