@@ -176,13 +176,6 @@ def test_nothing_of_the_checkout_is_imported(installed):
     assert str(PROJECT / "src") not in path
 
 
-def test_the_folder_holds_an_experiment_and_no_source(experiment):
-    assert experiment.git("log", "--format=%s").splitlines() == ["run", "A new experiment"]
-    assert not (experiment.root / "src").exists()
-    (line,) = experiment.toxtrail("status").stdout.splitlines()
-    assert re.match("Every stage .*up to date", line)
-
-
 def test_dvc_understands_the_papers_preset(installed):
     """Its params.yaml has anchors and merges, which are no part of YAML 1.2."""
     installed.toxtrail("init", "replication", "--preset", "paper", "--no-git")
@@ -192,7 +185,21 @@ def test_dvc_understands_the_papers_preset(installed):
     assert sum(name.startswith("finetune@") for name in stale) == 6
 
 
-def test_its_results_are_shown_walked_back_and_verified(experiment):
+def test_an_experiment_without_source_is_read_verified_and_upgraded(experiment):
+    """One test: another process of pytest-xdist would have to run the experiment again."""
+    holds_an_experiment_and_no_source(experiment)
+    shows_walks_back_and_verifies_its_results(experiment)
+    runs_the_stages_whose_code_an_upgrade_changed_and_no_other(experiment)
+
+
+def holds_an_experiment_and_no_source(experiment):
+    assert experiment.git("log", "--format=%s").splitlines() == ["run", "A new experiment"]
+    assert not (experiment.root / "src").exists()
+    (line,) = experiment.toxtrail("status").stdout.splitlines()
+    assert re.match("Every stage .*up to date", line)
+
+
+def shows_walks_back_and_verifies_its_results(experiment):
     assert [found["family"] for found in experiment.json("compare")] == ["tiny"]
     assert (experiment.root / "report/index.html").is_file()
     assert "ok" in experiment.toxtrail("audit", "tuned", "--verify").stdout
@@ -200,7 +207,7 @@ def test_its_results_are_shown_walked_back_and_verified(experiment):
     assert {run["name"] for run in experiment.json("runs")} >= {"base", "tuned"}
 
 
-def test_an_upgrade_runs_the_stages_whose_code_it_changed_and_no_other(experiment):
+def runs_the_stages_whose_code_an_upgrade_changed_and_no_other(experiment):
     (package,) = (experiment.bin.parent / "lib").glob("python*/site-packages/toxtrail")
     with (package / "stages/report.py").open("a") as file:
         file.write("# another version\n")

@@ -165,7 +165,7 @@ def test_it_finds_what_made_the_data_and_the_gate_is_content():
         return diagnose(drawn, HYPER, {"rate": rates(drawn).reshape(4, -1, 3, 2)}, 0.95)
 
     draw = partial(hierarchical_model.sample_posterior, counts)
-    settled = settle(draw, assess, SamplerSettings(4, 3000, 0.97, 1), 3000)
+    settled = settle(draw, assess, SamplerSettings(4, 8000, 0.97, 1), 3000)
     found = rates(settled.drawn)
     truth = marginal_rates(eta[None], np.array([1.8]))[0]
     assert np.abs(found.mean(axis=0) - truth).max() < 4 * found.std(axis=0).max()

@@ -17,6 +17,8 @@ from toxtrail.backends.assets import AssetStore
 from toxtrail.config.schema import Config
 from toxtrail.errors import ToxtrailError, why_unread
 from toxtrail.pipeline import StageRun
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.provenance.identity import Manifest
 from toxtrail.storage.artifacts import ArtifactStore
 
 Outcome = Literal["ok", "BROKEN", "unread", "absent", "weak"]
@@ -91,6 +93,8 @@ class VerifyContext:
     dvc_cache: Path
     refused: Mapping[str, str] = field(default_factory=dict)
     """Path relative to the root -> why it is never opened."""
+    manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    """SHA-256 of a file -> the manifest inside it, of the files read so far."""
 
     @property
     def root(self) -> Path:
@@ -99,6 +103,16 @@ class VerifyContext:
     def path(self, name: str) -> Path:
         """Return the path of a recorded name; raise DataError if it leads out of the experiment."""
         return self.store.at(name)
+
+    def manifest(self, path: Path) -> Manifest | None:
+        """Return the manifest inside a file, read once for each content. See
+        `read_embedded_manifest`."""
+        digest = self.digests.of(path)
+        if digest is None:
+            return read_embedded_manifest(path)
+        if digest.sha256 not in self.manifests:
+            self.manifests[digest.sha256] = read_embedded_manifest(path)
+        return self.manifests[digest.sha256]
 
     def sound(self, instances: Iterable[StageRun]) -> list[StageRun]:
         """Return the stage runs none of whose inputs and outputs is refused."""

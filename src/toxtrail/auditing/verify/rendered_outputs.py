@@ -19,7 +19,6 @@ from toxtrail.auditing.verify.context import (
     weak,
 )
 from toxtrail.pipeline import StageRun, code_sha256
-from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.records.columns import ResultTable, to_arrow
 from toxtrail.records.csv_text import rows_to_csv
 from toxtrail.records.results import ComparisonSummary
@@ -78,9 +77,7 @@ def _report(evidence: VerifyContext) -> Iterator[Check]:
         return
     try:
         expected = page_of(store, families)
-        manifest = (
-            read_embedded_manifest(store.report_path) if store.report_path.is_file() else None
-        )
+        manifest = evidence.manifest(store.report_path) if store.report_path.is_file() else None
     except (
         DAMAGE_ERRORS
     ) as error:  # verify_outputs and verify_manifests say what is missing or damaged

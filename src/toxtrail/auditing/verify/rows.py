@@ -49,7 +49,6 @@ from toxtrail.datasets.readers import read_rows
 from toxtrail.errors import OtherVersionError, why_unread
 from toxtrail.execution.server_rows import api_responses
 from toxtrail.pipeline import StageRun, code_sha256
-from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import Manifest
 from toxtrail.records.columns import to_json
 from toxtrail.records.results import (
@@ -82,7 +81,7 @@ def _manifests(evidence: VerifyContext, instance: StageRun) -> Iterator[Check]:
         name = path.relative_to(evidence.root).as_posix()
         link = LINK_OF_STAGE[instance.stage.name]
         try:
-            manifest = read_embedded_manifest(path)
+            manifest = evidence.manifest(path)
         except DAMAGE_ERRORS as error:
             yield failed(link, name, error, "it cannot be read")
             continue
@@ -336,7 +335,7 @@ def _unlike(evidence: VerifyContext, instance: StageRun, manifest: Manifest) -> 
                 f"it was created from another {source.path} ({name}): sha256 {source.sha256}, now "
                 f"{digest.sha256}"
             )
-        elif digest and source.manifest and source.manifest != read_embedded_manifest(path):
+        elif digest and source.manifest and source.manifest != evidence.manifest(path):
             yield f"its copy of the manifest of {source.path} ({name}) differs from that file's"
     if manifest.model and (card := _card_of(evidence, manifest.model.key)) not in (
         None,
