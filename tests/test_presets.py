@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 
 from toxtrail.config.asset_uris import HfUri, parse_uri
 from toxtrail.config.load import load_config, read_yaml
+from toxtrail.config.yaml_text import parse_yaml
 from toxtrail.pipeline import SOURCE
 from toxtrail.scaffold import PRESETS, preset_path
 
@@ -36,17 +37,19 @@ def test_every_preset_is_a_right_params_yaml(preset):
     assert bool(load_config(preset_path(preset)).variants) == (preset != "empty")
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "presets").rglob("*.yaml")), ids=lambda p: p.stem)
-def test_a_colon_in_braces_is_quoted(path):
-    """DVC uses ruamel.yaml.clib where it is installed, which refuses others."""
-    depth = 0
-    for event in yaml.parse(path.read_text("utf-8")):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += bool(depth or event.flow_style)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= bool(depth)
-        elif isinstance(event, yaml.ScalarEvent) and depth and event.style is None:
-            assert ":" not in event.value, event.start_mark
+def yaml_texts():
+    """The YAML of the package, and each block of it in the documentation."""
+    for path in sorted((SOURCE / "presets").rglob("*.yaml")):
+        yield pytest.param(path.read_text("utf-8"), id=path.name)
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", path.read_text("utf-8"), re.M | re.S)
+        for number, block in enumerate(blocks):
+            yield pytest.param(textwrap.dedent(block), id=f"{path.name} {number}")
+
+
+@pytest.mark.parametrize("text", yaml_texts())
+def test_every_yaml_is_read_alike_by_all_parsers(text):
+    parse_yaml(text)
 
 
 def test_the_empty_preset_has_the_scorer_and_the_prompts_of_the_demo():

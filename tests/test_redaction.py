@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toxtrail.redaction import MASK, redacted
@@ -29,6 +29,8 @@ names = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 @given(
     st.sampled_from(SCHEMES), names, passwords, st.sampled_from(["", " refused", "'", ", 5", ")"])
 )
+@example("http", "a", "Zq00://Zq", "")
+@example("https", "a", "Zq,http:/x@Zq", "'")
 def test_no_password_of_an_address_is_left_and_its_host_is(scheme, user, password, behind):
     text = f"The store {scheme}://{user}:{password}@host.example:5000/db{behind}"
     assert redacted(text, {}) == f"The store {scheme}://{MASK}@host.example:5000/db{behind}"
@@ -94,6 +96,7 @@ def test_what_holds_no_secret_stays_as_it_is(text):
         ("401 for hf_AbCdEfGhIjKlMnOpQrSt", "401 for ***"),
         ("https://ghp_AbCdEfGhIjKlMnOpQrSt@github.com/a", "https://***@github.com/a"),
         ("https://token@h/a and http://u:p@h2/b", "https://***@h/a and http://***@h2/b"),
+        ("https://u:p@h,http://v:q@i/b", "https://***@h,http://***@i/b"),
         ("('postgresql://u:p@h/d', 'x@y')", "('postgresql://***@h/d', 'x@y')"),
         ("https://h/x#access_token=x1y2&n=1", "https://h/x#access_token=***&n=1"),
         ("x?odbc=UID%3Du%3BPWD%3Dx1y2", "x?odbc=UID%3Du%3BPWD%3D***"),

@@ -10,12 +10,20 @@ from urllib.parse import quote, unquote
 
 MASK = "***"
 
+SCHEMES = (
+    r"(?:https?|ftps?|sftp|ssh|git|postgres(?:ql)?|mysql|mariadb|mssql|oracle|sqlite|mongodb|rediss?"
+    r"|amqps?|s3|gs|azure|abfss?|hdfs|webdavs?|file|socks[45]h?)(?:\+\w{1,20})?"
+)
+"""Pattern of the schemes that begin another address; after any other word, `://` may be a part of a
+password."""
+
 USER_INFO = re.compile(
-    r"""(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)
-        (?P<info> [^\s/?#@:"'<>\[\]]{0,200}:             # a password, in which people leave
-            (?!\d*(?:[/?#\s"'<>,;)]|$))                 # `/`, `?`, `#` and `@` as they are;
-            (?:(?!://|'[],;:)}\s])[^\s"<>]){0,1000}(?=@) # HOST:PORT is not a user
-          | [^\s/?#"'<>]{0,1000}(?=@)                   # a user alone
+    rf"""(?P<scheme>\b[a-z][a-z0-9+.-]{{0,30}}://)
+        (?P<info> [^\s/?#@:"'<>\[\]]{{0,200}}:
+            (?!\d*(?:[/?#\s"'<>,;)]|$))  # HOST:PORT is not a user
+            # a password, in which people leave `/`, `?`, `#` and `@` as they are:
+            (?:(?!\b{SCHEMES}://|'[],;:)}}\s])[^\s"<>]){{0,1000}}(?=@)
+          | [^\s/?#"'<>]{{0,1000}}(?=@)  # a user alone
         )@""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -117,11 +117,11 @@ def test_a_block_gets_a_line_below_its_uri_and_keeps_comments_quotes_and_blank_l
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("m: {uri: file:a, n: 3}  # c\n", f"m: {{uri: file:a, sha256: {NEW}, n: 3}}  # c\n"),
+        ("m: {uri: 'file:a', n: 3}  # c\n", f"m: {{uri: 'file:a', sha256: {NEW}, n: 3}}  # c\n"),
         ('m: {n: 3, uri: "file:a"}\n', f'm: {{n: 3, uri: "file:a", sha256: {NEW}}}\n'),
         (
-            f"m: {{uri: file:a, sha256: '{OLD}', n: 3}}\n",
-            f"m: {{uri: file:a, sha256: '{NEW}', n: 3}}\n",
+            f"m: {{uri: 'file:a', sha256: '{OLD}', n: 3}}\n",
+            f"m: {{uri: 'file:a', sha256: '{NEW}', n: 3}}\n",
         ),
         (f"m:\n  sha256: {OLD} # c\n  uri: file:a\n", f"m:\n  sha256: {NEW} # c\n  uri: file:a\n"),
         ("m:\n  uri: file:a\n  sha256: # c\n", f"m:\n  uri: file:a\n  sha256: {NEW} # c\n"),
@@ -143,9 +143,9 @@ def test_an_adapter_inside_a_model_gets_its_own_pin(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "x: &a {uri: file:a}\nm: *a\n",
-        "x: &a {uri: file:a}\nm:\n  <<: *a\n  n: 1\n",
-        "x: &a {m: {uri: file:a}}\n<<: *a\n",
+        "x: &a {uri: 'file:a'}\nm: *a\n",
+        "x: &a {uri: 'file:a'}\nm:\n  <<: *a\n  n: 1\n",
+        "x: &a {m: {uri: 'file:a'}}\n<<: *a\n",
         "m:\n  uri: &u file:a\n  sha256: &s null\nx: [*u, *s]\n",
         "m:\n  ? uri\n  : file:a\n",
     ],
@@ -160,9 +160,9 @@ def test_a_form_that_cannot_be_edited_safely_is_left_alone_and_the_pins_are_show
 
 
 def test_one_asset_under_two_names_is_pinned_where_it_is_written_out(tmp_path):
-    before = "x: &a {uri: file:a}\nm: *a\n"
+    before = "x: &a {uri: 'file:a'}\nm: *a\n"
     after = written(tmp_path, before, pin("x", "file:a"), pin("m", "file:a"))
-    assert after == f"x: &a {{uri: file:a, sha256: {NEW}}}\nm: *a\n"
+    assert after == f"x: &a {{uri: 'file:a', sha256: {NEW}}}\nm: *a\n"
 
 
 def test_an_address_over_several_lines_is_pinned_too(tmp_path):
@@ -172,7 +172,7 @@ def test_an_address_over_several_lines_is_pinned_too(tmp_path):
 
 def test_nothing_to_write_does_not_touch_the_file(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text("m: {uri: file:a}\n")
+    path.write_text("m: {uri: 'file:a'}\n")
     before = path.stat().st_mtime_ns, path.stat().st_ino
     write_pins(path, [pin("m", "file:a")._replace(changed=False)])
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
@@ -180,7 +180,7 @@ def test_nothing_to_write_does_not_touch_the_file(tmp_path):
 
 def test_the_file_keeps_its_mode(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text("m: {uri: file:a}\n")
+    path.write_text("m: {uri: 'file:a'}\n")
     path.chmod(0o640)
     write_pins(path, [pin("m", "file:a")])
     assert path.stat().st_mode & 0o777 == 0o640
@@ -213,7 +213,8 @@ def assets(draw):
         fields.append(f"sha256: {draw(QUOTES.map(lambda q: f'{q}{OLD}{q}'))}")
     fields = draw(st.permutations(fields))
     if draw(st.booleans()):
-        return f" {{{', '.join(fields)}}}  # {comment}\n", uri
+        inside = [field.replace(uri, f"'{uri}'") if quote == "" else field for field in fields]
+        return f" {{{', '.join(inside)}}}  # {comment}\n", uri
     gap = draw(st.sampled_from(["", "\n", f"  # {comment}\n"]))
     return f"  # {comment}\n{gap}" + "".join(
         f"    {field}   # {comment}\n" for field in fields

@@ -20,7 +20,7 @@ models:   # weights
   base:
     uri: 'file:x'   # quoted
 
-    adapter: {{uri: hf:o/n@main, note: "keep"}}  # flow
+    adapter: {{uri: "hf:o/n@main", note: "keep"}}  # flow
   other:
     sha256: {OTHER} # old
     uri: file:y
@@ -46,7 +46,7 @@ def test_a_hash_goes_under_its_uri_and_everything_else_stays(tmp_path):
 def test_a_flow_mapping_gets_it_inside(tmp_path):
     new = f"hf:o/n@{COMMIT}"
     after = written(tmp_path, FILE, pin("models.base.adapter", "hf:o/n@main", SHA, new))
-    assert after == FILE.replace("hf:o/n@main", f"{new}, sha256: {SHA}")
+    assert after == FILE.replace('"hf:o/n@main"', f'"{new}", sha256: {SHA}')
 
 
 def test_an_old_hash_is_replaced_in_place(tmp_path):
@@ -88,7 +88,7 @@ def test_only_the_pinned_places_change(entries, data, tmp_path_factory):
     lines = ["models:"]
     for name, (flow, comment) in entries.items():
         lines.append(
-            f"  {name}: {{n: 1, uri: file:{name}}}{comment}"
+            f"  {name}: {{n: 1, uri: 'file:{name}'}}{comment}"
             if flow
             else f"  {name}:\n    uri: file:{name}{comment}\n    n: 1"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from datetime import date
 from decimal import Decimal
@@ -45,29 +44,46 @@ def test_any_other_value_is_what_dvc_reads(scalar):
     assert type(found["a"]) is type(dvc_yaml(f"a: {scalar}", "x")["a"])
 
 
-@given(st.text(st.sampled_from("0123456789_.:eE+-xobnyaf "), min_size=1, max_size=7))
-@example("1_0.5")
-@example("-_")
-@example("._")
-@example("+.__e5")
-def test_no_value_is_read_otherwise_than_dvc_reads_it(scalar):
-    scalar = scalar.strip()
+FORMS = ("a: {}", "a: [{}]", "a: [{}, 1]", "a: {{b: {}}}", "a: {{b: {}, c: 1}}", "a: {{{}: 1}}")
+"""Where a value, or a key, may stand."""
+
+
+@given(
+    st.sampled_from(FORMS),
+    st.text(st.sampled_from("0123456789_.:eE+-xobnyaf ?#'"), min_size=1, max_size=7),
+)
+@example(FORMS[0], "1_0.5")
+@example(FORMS[0], "-_")
+@example(FORMS[0], "._")
+@example(FORMS[0], "+.__e5")
+@example(FORMS[1], "a:")
+@example(FORMS[3], "b:")
+@example(FORMS[5], "a:b")
+@example(FORMS[1], "?:")
+def test_no_value_is_read_otherwise_than_dvc_reads_it(form, scalar):
+    text = form.format(scalar.strip())
     try:
-        theirs = dvc_yaml(f"a: {scalar}", "x")
+        theirs = dvc_yaml(text, "x")
     except YAMLFileCorruptedError:
         return
     except ValueError:  # DVC ends with a traceback
         with pytest.raises(YamlError):
-            parse_yaml(f"a: {scalar}")
+            parse_yaml(text)
         return
     try:
-        ours = parse_yaml(f"a: {scalar}")
+        ours = parse_yaml(text)
     except YamlError:
         return
-    if isinstance(theirs, dict) and isinstance(theirs["a"], float) and math.isnan(theirs["a"]):
-        assert math.isnan(ours["a"])
-    else:
-        assert ours == theirs
+    assert repr(ours) == repr(theirs)  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize("text", ["{a: hf:x/y}", "[hf:x/y, b]", "{a: b:}", "[a:]", "{hf:x: 1}"])
+def test_a_colon_in_braces_or_brackets_is_refused_with_the_cure(text):
+    """DVC reads these with one parser of ruamel.yaml and refuses them with the other."""
+    with pytest.raises(YamlError, match=r"line 1, column \d: .*quotes"):
+        parse_yaml(text)
+    quoted = {"a": "hf:x/y", "b": [1, "k: v"]}
+    assert parse_yaml("{a: 'hf:x/y', \"b\": [1, 'k: v']}") == quoted
 
 
 @given(

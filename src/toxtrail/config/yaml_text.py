@@ -163,9 +163,43 @@ def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
     return size
 
 
+def _unclear_colon(text: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    """Return the error for a colon within braces or brackets about which parsers differ: some read
+    a key, others a text, and DVC refuses it where ruamel.yaml.clib is installed."""
+    return yaml.scanner.ScannerError(
+        None,
+        None,
+        f"the colon in {text} within braces or brackets is a part of a text for some YAML parsers "
+        "and not for others. Put the text in quotes; write a space after the colon of a key",
+        mark,
+    )
+
+
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Loader that rejects values which YAML 1.1 and 1.2 interpret differently, and duplicate keys,
     of which PyYAML keeps the last."""
+
+    def scan_plain(self) -> yaml.Token:
+        """Read a value without quotes; within braces or brackets, one without a colon."""
+        token = super().scan_plain()
+        if self.flow_level and ":" in token.value:
+            raise _unclear_colon(token.value, token.start_mark)
+        return token
+
+    def fetch_value(self) -> None:
+        """Read the colon of a key; within braces or brackets, it needs a space or a quoted key."""
+        last = self.tokens[-1] if self.tokens else None
+        is_quoted = isinstance(last, yaml.ScalarToken) and not last.plain
+        if self.flow_level and not is_quoted and not self.peek(1).isspace():
+            raise _unclear_colon(f":{self.peek(1)}", self.get_mark())
+        super().fetch_value()
+
+    def fetch_key(self) -> None:
+        """Read the question mark of a key; refused within braces or brackets."""
+        if self.flow_level:
+            problem = "a key with ? is not supported within braces or brackets"
+            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark())
+        super().fetch_key()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[object] = set()
