@@ -28,7 +28,7 @@ from toxtrail.stats.paired_differences import (
     unpaired_is_credible,
     verdict,
 )
-from toxtrail.stats.rate_posterior import rate_posterior
+from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Interval
 
 COUNTS = st.tuples(*[st.integers(0, 40)] * 4).filter(lambda table: sum(table) > 0)
@@ -90,6 +90,24 @@ def test_exchanging_the_variants_inverts_the_odds_ratio(table):
     )
     assert value * mirrored == pytest.approx(1)
     assert interval == pytest.approx((1 / around.hi, 1 / around.lo))
+
+
+@given(COUNTS.filter(lambda table: table[1] + table[2] > 0))
+@settings(max_examples=20, deadline=None)
+def test_next_to_no_difference_nothing_is_divided_by_zero(table):
+    own = posterior(*table)
+    with np.errstate(divide="raise", invalid="raise"):
+        around = [own.cdf(at) for at in (-1e-17, 0.0, 1e-17)]
+    assert min(np.diff(around)) > -1e-9
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.booleans()), min_size=1, max_size=5))
+def test_rounding_takes_no_rate_out_of_its_range(subsets):
+    sizes = [n for n, _ in subsets]
+    weights = [n / sum(sizes) for n in sizes]
+    assert observed([np.ones(n) for n in sizes], weights) == 1
+    labels = [np.full(n, 1.0 * toxic) for n, toxic in subsets]
+    assert 0 <= observed(labels, weights) <= 1
 
 
 @given(SHARES, SHARES)

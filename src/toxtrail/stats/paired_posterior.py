@@ -141,7 +141,9 @@ class PairedPosterior(NamedTuple):
         width = high - low
         theta, rest = low + width * RULE_NODES, (1 - high) + width * REST
         density = np.exp((p - 1) * np.log(theta) + (q - 1) * np.log(rest) - betaln(p, q))
-        chance = betainc(a, b, np.minimum(difference / (2 * theta - 1), 1.0))
+        with np.errstate(divide="ignore"):  # theta of exactly 1/2: any delta will do
+            share = np.minimum(difference / (2 * theta - 1), 1.0)
+        chance = betainc(a, b, share)
         return min(sure + width * float((WEIGHT * density * chance).sum()), 1.0)
 
     def interval(self, level: float) -> Interval:

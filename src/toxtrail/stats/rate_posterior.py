@@ -88,13 +88,11 @@ def rate_posterior(
 
 
 def observed(values: Sequence[Floats], weights: Sequence[float]) -> float:
-    """Return the weighted mean of the subsets' means: the displayed estimate."""
-    return float(
-        sum(
-            w * float(subset_values.mean())
-            for subset_values, w in zip(values, weights, strict=True)
-        )
-    )
+    """Return the displayed estimate: the weighted mean of the subsets' means, within their range
+    also after rounding."""
+    means = [float(subset_values.mean()) for subset_values in values]
+    whole = sum(w * mean for w, mean in zip(weights, means, strict=True))
+    return float(min(max(whole, min(means)), max(means)))
 
 
 def beta_like(posterior: RatePosterior) -> BetaPosterior:
