@@ -47,7 +47,7 @@ def yaml_texts():
             yield pytest.param(textwrap.dedent(block), id=f"{path.name} {number}")
 
 
-@pytest.mark.parametrize("text", yaml_texts())
+@pytest.mark.parametrize("text", list(yaml_texts()))
 def test_every_yaml_is_read_alike_by_all_parsers(text):
     parse_yaml(text)
 
