@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from toxtrail.cli import ARITHMETIC, GARBAGE_COLLECTION
 
@@ -28,11 +28,31 @@ LONGEST = ("test_team_page.py", "test_warm.py", "test_tampering.py")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--vllm", metavar="PROGRAM", help="run the tests that need this real vLLM")
+    parser.addoption(
+        "--examples", type=int, default=1, metavar="N",
+        help="generate N times as many examples in each property test",
+    )  # fmt: skip
+    parser.addoption(
+        "--sampler-seed", type=int, default=0, metavar="N",
+        help="add N to each seed of NUTS: other draws, as on another processor",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if shift := config.getoption("--sampler-seed"):
+        from toxtrail.stats import sampling
+
+        plain = sampling._nuts_settings
+        sampling._nuts_settings = lambda effort, tune: plain(
+            effort._replace(seed=effort.seed + shift), tune
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of a real vLLM, unless it is given; begin with files of slow tests, so
     that two processes end together."""
+    if (times := config.getoption("--examples")) > 1:
+        _generate_more(items, times)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.name not in LONGEST, item.path not in slow))
     if config.getoption("--vllm"):
@@ -41,6 +61,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _generate_more(items: list[pytest.Item], times: int) -> None:
+    tests = {getattr(item.obj, "__func__", item.obj) for item in items if hasattr(item, "obj")}
+    for test in tests:
+        if is_hypothesis_test(test):
+            own = test._hypothesis_internal_use_settings
+            test._hypothesis_internal_use_settings = settings(
+                own, max_examples=own.max_examples * times, suppress_health_check=list(HealthCheck)
+            )
 
 
 def pytest_collection_finish() -> None:
