@@ -14,7 +14,7 @@ define check_python
   *) echo "Python 3.11, 3.12 or 3.13 is needed, not '$(PYTHON)'. Try: make PYTHON=/path/to/python3.12"; exit 1;; esac
 endef
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# The tests start many processes: each would compile the package again.
+# With this variable, each of the many processes that the tests start would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-light check types imports test-pytest check-pytest bench rehearsal vllm-test docs dist lock resolve clean

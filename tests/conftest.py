@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
@@ -40,12 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if shift := config.getoption("--sampler-seed"):
-        from toxtrail.stats import sampling
+        from toxtrail.stats import bayes_libraries, sampling
 
-        plain = sampling._nuts_settings
-        sampling._nuts_settings = lambda effort, tune: plain(
-            effort._replace(seed=effort.seed + shift), tune
-        )
+        for owner, name in ((bayes_libraries.CompiledModel, "sample"), (sampling, "sample_target")):
+            setattr(owner, name, _with_other_seed(getattr(owner, name), shift))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,7 +63,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def _with_other_seed(plain: Callable[..., Any], shift: int) -> Callable[..., Any]:
+    """A sampler whose last argument, its settings, gets another seed."""
+
+    def sample(*arguments: Any) -> Any:
+        *first, nuts = arguments
+        return plain(*first, nuts._replace(seed=nuts.seed + shift))
+
+    return sample
+
+
 def _generate_more(items: list[pytest.Item], times: int) -> None:
+    """Multiply the number of examples of each property test, also where a test sets its own."""
     tests = {getattr(item.obj, "__func__", item.obj) for item in items if hasattr(item, "obj")}
     for test in tests:
         if is_hypothesis_test(test):

@@ -111,6 +111,7 @@ def test_digits_are_kept_if_asked():
         ("a: " + "9" * 5000, "line 1"),
         ("a: b: c\n", "line 1, column 5"),
         ("a: 1\n\tb: 2\n", "line 2.*tabs"),
+        ("a: [b:", "line 1, column 7: .*stream end"),
         ("a: *missing\n", "line 1.*undefined alias"),
         ("a: 1\n---\nb: 2\n", "line 2"),
         ("a: !!python/object:os.system x\n", "line 1"),

@@ -190,7 +190,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Read the colon of a key; within braces or brackets, it needs a space or a quoted key."""
         last = self.tokens[-1] if self.tokens else None
         is_quoted = isinstance(last, yaml.ScalarToken) and not last.plain
-        if self.flow_level and not is_quoted and not self.peek(1).isspace():
+        if self.flow_level and not is_quoted and self.peek(1) not in "\0 \t\r\n":
             raise _unclear_colon(f":{self.peek(1)}", self.get_mark())
         super().fetch_value()
 
